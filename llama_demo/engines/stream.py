@@ -1,0 +1,112 @@
+"""One request's tokens, on their way from the thread that owns the model to whoever reads them, blocking or async."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
+from llama_demo.values import FinishReason, Token
+
+
+class TokenStream:
+    """A single reader's queue that also carries the end and exceptions.
+
+    The engine calls `put`, then `finish` or `fail`, once. The reader either iterates (blocking) or awaits `read`.
+    """
+
+    def __init__(self, on_cancel: Callable[[], None]) -> None:
+        self._on_cancel = on_cancel
+        self._tokens: deque[Token] = deque()
+        self._changed = threading.Condition()
+        self._wake: Callable[[], None] | None = None
+        self._error: BaseException | None = None
+        self.finish_reason: FinishReason | None = None
+        self.steps = 0
+        """Tokens the engine has made for this request so far: it stands still once the request is cancelled."""
+
+    # The engine's side.
+
+    def put(self, tokens: Iterable[Token]) -> None:
+        with self._changed:
+            before = len(self._tokens)
+            self._tokens.extend(tokens)
+            self.steps += len(self._tokens) - before
+            self._notify()
+
+    def finish(self, reason: FinishReason) -> None:
+        with self._changed:
+            if not self.ended:
+                self.finish_reason = reason
+                self._notify()
+
+    def fail(self, error: BaseException) -> None:
+        with self._changed:
+            if not self.ended:
+                self._error = error
+                self._notify()
+
+    # The reader's side.
+
+    @property
+    def ended(self) -> bool:
+        """The engine has said the last word; tokens may still wait to be read."""
+        return self.finish_reason is not None or self._error is not None
+
+    @property
+    def drained(self) -> bool:
+        """Ended, and everything has been read."""
+        return self.ended and not self._tokens
+
+    def cancel(self) -> None:
+        """Asks the engine to stop this request; returns at once, and may be called twice."""
+        if not self.ended:
+            self._on_cancel()
+
+    def __iter__(self) -> Iterator[Token]:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._tokens or self.ended)
+                tokens = self._take()
+            if not tokens:
+                return
+            yield from tokens
+
+    async def read(self, timeout_seconds: float) -> list[Token]:
+        """All tokens there are, waiting for at least one; empty when the time is up or the stream has drained.
+
+        Raises what the engine failed with, after the last token.
+        """
+        loop, ready = asyncio.get_running_loop(), asyncio.Event()
+        with self._changed:
+            if self._tokens or self.ended:
+                return self._take()
+            self._wake = lambda: _wake_loop(loop, ready)
+        try:
+            await asyncio.wait_for(ready.wait(), timeout_seconds)
+        except TimeoutError:
+            pass
+        with self._changed:
+            self._wake = None
+            return self._take()
+
+    def _take(self) -> list[Token]:
+        tokens = list(self._tokens)
+        self._tokens.clear()
+        if not tokens and self._error is not None:
+            raise self._error
+        return tokens
+
+    def _notify(self) -> None:
+        self._changed.notify_all()
+        if self._wake is not None:
+            self._wake()
+            self._wake = None
+
+
+def _wake_loop(loop: asyncio.AbstractEventLoop, ready: asyncio.Event) -> None:
+    try:
+        loop.call_soon_threadsafe(ready.set)
+    except RuntimeError:
+        """The reader's loop has closed: there is nobody left to wake."""

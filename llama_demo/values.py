@@ -1,0 +1,221 @@
+"""Values that cross a boundary: frozen, checked when made, passed whole. They know no library and no model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Literal, get_args
+
+from llama_demo.errors import EmptyMessage, InvalidHistory, InvalidParameter, InvalidUnicode
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length", "cancelled"]
+"""`stop`: the model's end token or a stop string; `length`: `max_new_tokens` or the context; `cancelled`."""
+
+SEED_LIMIT = 2**31
+_BOUNDS: dict[str, tuple[type, float, float]] = {
+    "max_new_tokens": (int, 1, 1_000_000),
+    "temperature": (float, 0.0, 5.0),
+    "top_p": (float, 0.01, 1.0),
+    "top_k": (int, 0, 1_000_000),
+    "min_p": (float, 0.0, 1.0),
+    "repetition_penalty": (float, 0.1, 10.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is drawn.
+
+    `temperature` 0 is greedy; `top_k` 0 means no limit; `repetition_penalty` 1 means none (as in CTRL, Keskar et al.
+    2019: it reads the prompt and what was written); `seed` None is random.
+
+    Raises `InvalidParameter` for a value out of range, NaN, infinite or of the wrong type.
+    """
+
+    max_new_tokens: int = 512
+    temperature: float = 0.6
+    top_p: float = 0.9
+    top_k: int = 50
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, (kind, low, high) in _BOUNDS.items():
+            object.__setattr__(self, name, _number(name, getattr(self, name), kind, low, high))
+        if self.seed is not None:
+            object.__setattr__(self, "seed", _number("seed", self.seed, int, 0, SEED_LIMIT - 1))
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0.0
+
+
+def _number(name: str, value: object, kind: type, low: float, high: float) -> float | int:
+    words = "a whole number" if kind is int else "a number"
+    expected = f"{words} from {low:g} to {high:.10g}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise InvalidParameter(name, value, expected)
+    if (kind is int and value != int(value)) or not low <= value <= high:
+        raise InvalidParameter(name, value, expected)
+    return kind(value)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation. Raises `InvalidHistory`, `InvalidUnicode`."""
+
+    role: Role
+    content: str
+
+    def __post_init__(self) -> None:
+        if self.role not in get_args(Role):
+            raise InvalidHistory(-1, f"role {self.role!r} is not one of {', '.join(get_args(Role))}")
+        check_text(self.content)
+
+
+def check_text(text: str) -> None:
+    """Raises `InvalidUnicode` where `text` holds half of a surrogate pair, which no tokenizer can take."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidUnicode(error.start) from None
+
+
+def turns_from(history: object, message: object | None = None, system_prompt: object = "") -> tuple[Turn, ...]:
+    """Reads `history` (a list of {role, content}) and the new `message` as turns, the system prompt first.
+
+    Raises `InvalidHistory` naming the entry, `EmptyMessage`, `InvalidUnicode`.
+    """
+    if not isinstance(history, Sequence) or isinstance(history, (str, bytes)):
+        raise InvalidHistory(-1, "it must be a list of {role, content}")
+    turns = [_turn(index, entry) for index, entry in enumerate(history)]
+    if not isinstance(system_prompt, str):
+        raise InvalidParameter("system_prompt", system_prompt, "a text")
+    if system_prompt.strip():
+        turns = [Turn("system", system_prompt), *(turn for turn in turns if turn.role != "system")]
+    if message is not None:
+        if not isinstance(message, str):
+            raise InvalidParameter("message", message, "a text")
+        if not message.strip():
+            raise EmptyMessage()
+        turns.append(Turn("user", message))
+    return tuple(turns)
+
+
+def _turn(index: int, entry: object) -> Turn:
+    if not isinstance(entry, Mapping):
+        raise InvalidHistory(index, "it must be {role, content}")
+    role, content = entry.get("role"), entry.get("content")
+    if role not in get_args(Role):
+        raise InvalidHistory(index, f"role {role!r} is not one of {', '.join(get_args(Role))}")
+    if not isinstance(content, str):
+        raise InvalidHistory(index, "content must be a text")
+    return Turn(role, content)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token that the model chose, with the natural logarithm of its probability."""
+
+    id: int
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """What a model thought of `n` given tokens, each seen with those before it (teacher forcing).
+
+    logprobs      float32 [n], natural logarithm; NaN for the first, which nothing came before
+    ranks         int32 [n], 1 for the likeliest; 0 for the first
+    entropies     float32 [n], in nats, of the distribution the token was drawn from; NaN for the first
+    top_ids       int32 [n, top_k], the likeliest alternatives, best first; -1 in the first row
+    top_logprobs  float32 [n, top_k]; NaN in the first row
+    """
+
+    logprobs: NDArray[np.float32]
+    ranks: NDArray[np.int32]
+    entropies: NDArray[np.float32]
+    top_ids: NDArray[np.int32]
+    top_logprobs: NDArray[np.float32]
+
+
+class ModelState(StrEnum):
+    ABSENT = "absent"
+    DOWNLOADING = "downloading"
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+LoadStep = Literal["wait", "download", "convert", "load", "warm_up"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProgress:
+    """How far a load is. `place` counts from 1 while it waits for memory that others hold; bytes are None where the
+    step has none to count."""
+
+    step: LoadStep
+    done_bytes: int | None = None
+    total_bytes: int | None = None
+    place: int | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ResidentStatus:
+    """What the registry knows of one name: `bytes` is what it is counted for, `leases` how many use it now."""
+
+    state: ModelState
+    device: str = ""
+    bytes: int = 0
+    leases: int = 0
+    progress: LoadProgress | None = None
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """`first_token_seconds` from the request's arrival at the engine; `tokens_per_second` after the first token."""
+
+    first_token_seconds: float
+    tokens_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Not started: `place` 1 is next; `seconds` is a guess, None where there is nothing to guess from."""
+
+    place: int
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply so far: `text` is all of it. `finish` is None while it streams.
+
+    `dropped_turns` of the oldest turns did not fit into `context_tokens` and were left out of the prompt.
+    """
+
+    text: str
+    model: str
+    prompt_tokens: int
+    new_tokens: int
+    context_tokens: int
+    dropped_turns: int = 0
+    finish: FinishReason | None = None
+    speed: Speed | None = None
+    seed: int | None = None
+    prompt: str = ""
+
+
+ChatUpdate = LoadProgress | Waiting | Reply
