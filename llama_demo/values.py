@@ -76,8 +76,7 @@ class Turn:
     content: str
 
     def __post_init__(self) -> None:
-        if self.role not in get_args(Role):
-            raise InvalidHistory(-1, f"role {self.role!r} is not one of {', '.join(get_args(Role))}")
+        _role(-1, self.role)
         check_text(self.content)
 
 
@@ -113,12 +112,17 @@ def turns_from(history: object, message: object | None = None, system_prompt: ob
 def _turn(index: int, entry: object) -> Turn:
     if not isinstance(entry, Mapping):
         raise InvalidHistory(index, "it must be {role, content}")
-    role, content = entry.get("role"), entry.get("content")
-    if role not in get_args(Role):
-        raise InvalidHistory(index, f"role {role!r} is not one of {', '.join(get_args(Role))}")
+    content = entry.get("content")
     if not isinstance(content, str):
         raise InvalidHistory(index, "content must be a text")
-    return Turn(role, content)
+    return Turn(_role(index, entry.get("role")), content)
+
+
+def _role(index: int, role: object) -> Role:
+    for known in get_args(Role):
+        if role == known:
+            return known  # type: ignore[no-any-return]
+    raise InvalidHistory(index, f"role {role!r} is not one of {', '.join(get_args(Role))}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -83,10 +84,8 @@ class TokenStream:
             if self._tokens or self.ended:
                 return self._take()
             self._wake = lambda: _wake_loop(loop, ready)
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(ready.wait(), timeout_seconds)
-        except TimeoutError:
-            pass
         with self._changed:
             self._wake = None
             return self._take()
