@@ -1,0 +1,93 @@
+"""Fetches a repository's files from the Hugging Face Hub into its cache, telling how far it is."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from llama_demo.errors import DiskFull, HubUnavailable
+
+ETAG_TIMEOUT_SECONDS = 10.0
+
+
+def download(
+    repo: str, allow: Sequence[str], report: Callable[[int, int], None], *, cache_dir: Path | None = None
+) -> Path:
+    """The folder of `repo`'s newest snapshot with the files that match `allow`; resumes what was cut off.
+
+    `report(done_bytes, total_bytes)` is called from download threads. What is cached already is used without the
+    network. Raises `HubUnavailable` or `DiskFull`.
+    """
+    import httpx2
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import DryRunError, HfHubHTTPError, LocalEntryNotFoundError
+
+    options: dict[str, Any] = {
+        "allow_patterns": list(allow),
+        "etag_timeout": ETAG_TIMEOUT_SECONDS,
+        "cache_dir": cache_dir,
+    }
+    try:
+        files = snapshot_download(repo, dry_run=True, **options)
+        needed = sum(file.file_size or 0 for file in files if file.will_download)
+        _check_disk(cache_dir, needed)
+        return Path(snapshot_download(repo, tqdm_class=_reporting_bar(report, needed), **options))
+    except DryRunError:
+        return _cached(repo, options)
+    except LocalEntryNotFoundError:
+        raise HubUnavailable(repo, "the Hub cannot be reached") from None
+    except HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", None)
+        raise HubUnavailable(repo, f"the Hub answered {status}" if status else "the Hub gave no answer") from None
+    except (httpx2.HTTPError, ConnectionError, TimeoutError):
+        raise HubUnavailable(repo, "the connection broke off") from None
+
+
+def _cached(repo: str, options: dict[str, Any]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo, local_files_only=True, **options))
+    except LocalEntryNotFoundError:
+        raise HubUnavailable(repo, "the Hub cannot be reached") from None
+
+
+def _check_disk(cache_dir: Path | None, needed_bytes: int) -> None:
+    from huggingface_hub import constants
+
+    folder = Path(cache_dir or constants.HF_HUB_CACHE)
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), Path("."))
+    free = shutil.disk_usage(existing).free
+    if needed_bytes > free:
+        raise DiskFull(str(folder), needed_bytes, free)
+
+
+def _reporting_bar(report: Callable[[int, int], None], total_bytes: int) -> type[Any]:
+    """A tqdm class for `snapshot_download`, which counts what reached the disk in the bar it calls Reconstructing."""
+    from huggingface_hub.utils import tqdm
+
+    class ReportingBar(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self._counts_bytes = str(kwargs.get("desc", "")).startswith("Reconstructing")
+            super().__init__(*args, **{**kwargs, "disable": False, "file": _Silent()})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            shown: bool | None = super().update(n)
+            if self._counts_bytes:
+                report(int(self.n), max(total_bytes, int(self.n)))
+            return shown
+
+    return ReportingBar
+
+
+class _Silent:
+    """A bar's output that goes nowhere: the page shows the progress."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is held back."""

@@ -1,0 +1,174 @@
+"""Settings, read once at the start from the arguments and an environment that are passed in.
+
+A flag wins over `LLAMA_DEMO_<NAME>`, and that over Gradio's own `GRADIO_SERVER_NAME` and `GRADIO_SERVER_PORT`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from llama_demo.errors import InvalidSetting
+
+PREFIX = "LLAMA_DEMO_"
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the owner can choose. Field names are the options' names."""
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    share: bool = False
+    model: str = ""
+    reproducible: bool = False
+    log_prompts: bool = False
+    cache_dir: Path = Path("~/.cache/llama-demo")
+    memory_gb: float = 0.0
+    idle_minutes: float = 60.0
+    context_tokens: int = 4096
+    max_new_tokens: int = 2048
+    message_characters: int = 100_000
+    concurrent: int = 64
+    queue: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting as people meet it: its flag, its variable, what it takes and what it does."""
+
+    name: str
+    default: Any
+    expected: str
+    help: str
+    parse: Callable[[str], Any]
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return PREFIX + self.name.upper()
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise ValueError(text)
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not low <= (value := int(text)) <= high:
+            raise ValueError(text)
+        return value
+
+    return parse
+
+
+def _number(low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        if not low <= (value := float(text)) <= high:
+            raise ValueError(text)
+        return value
+
+    return parse
+
+
+_DETAILS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
+    "host": ("an address", "the address to listen on; 0.0.0.0 for every network of this machine", str),
+    "port": ("a whole number from 1 to 65535", "the port to listen on", _whole(1, 65535)),
+    "share": ("on or off", "make a public link that lives for up to a week", _boolean),
+    "model": ("a model's name, a folder or a .gguf file", "the model to start with; the embedded one if empty", str),
+    "reproducible": (
+        "on or off",
+        "exact arithmetic: a seed repeats its text among other visitors too, at about two thirds of the speed",
+        _boolean,
+    ),
+    "log_prompts": ("on or off", "write what visitors send into the log; off, nothing of it is kept", _boolean),
+    "cache_dir": ("a folder", "where converted models are kept", Path),
+    "memory_gb": (
+        "a number from 0 to 100000",
+        "how much memory models may take; 0 for most of what is free at the start",
+        _number(0, 1e5),
+    ),
+    "idle_minutes": (
+        "a number from 0 to 1000000",
+        "unload a model that nobody has used for so long; 0 for never",
+        _number(0, 1e6),
+    ),
+    "context_tokens": (
+        "a whole number from 128 to 1000000",
+        "the longest conversation a model is asked to hold, prompt and reply together",
+        _whole(128, 1_000_000),
+    ),
+    "max_new_tokens": ("a whole number from 1 to 1000000", "the longest reply", _whole(1, 1_000_000)),
+    "message_characters": (
+        "a whole number from 1 to 100000000",
+        "the longest message, conversation included",
+        _whole(1, 100_000_000),
+    ),
+    "concurrent": ("a whole number from 1 to 4096", "how many requests are answered side by side", _whole(1, 4096)),
+    "queue": (
+        "a whole number from 0 to 100000",
+        "how many more may wait before the rest hear that it is busy",
+        _whole(0, 100_000),
+    ),
+}
+
+
+def options() -> tuple[Option, ...]:
+    """Every setting, in the order of `Settings`."""
+    return tuple(Option(field.name, field.default, *_DETAILS[field.name]) for field in fields(Settings))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Gives `parser` a flag for every setting; unset flags are left out of the namespace."""
+    for option in options():
+        switch = {"nargs": "?", "const": "on"} if isinstance(option.default, bool) else {}
+        shown = f"{option.help} ({option.expected}; default: {_shown(option.default)}; {option.variable})"
+        parser.add_argument(
+            option.flag,
+            dest=option.name,
+            metavar=option.name.upper(),
+            default=argparse.SUPPRESS,
+            help=shown.replace("%", "%%"),
+            **switch,  # type: ignore[arg-type]
+        )
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    return f"{default}" if default != "" else "none"
+
+
+def read_settings(given: Mapping[str, str], environment: Mapping[str, str]) -> Settings:
+    """Settings from flags (`given`, by field name) and the environment.
+
+    Raises `InvalidSetting` naming the flag or the variable at fault.
+    """
+    values: dict[str, Any] = {}
+    for option in options():
+        for source, text in _sources(option, given, environment):
+            try:
+                values[option.name] = option.parse(text)
+            except (ValueError, OverflowError):
+                raise InvalidSetting(source, text, option.expected) from None
+            break
+    values["cache_dir"] = Path(values.get("cache_dir", Settings.cache_dir)).expanduser()
+    return Settings(**values)
+
+
+def _sources(option: Option, given: Mapping[str, str], environment: Mapping[str, str]) -> list[tuple[str, str]]:
+    gradio = {"host": "GRADIO_SERVER_NAME", "port": "GRADIO_SERVER_PORT"}.get(option.name, "")
+    found = [(option.flag, given.get(option.name)), (option.variable, environment.get(option.variable))]
+    found.append((gradio, environment.get(gradio)))
+    return [(source, text) for source, text in found if text is not None and (text != "" or source == option.flag)]
