@@ -22,6 +22,7 @@ LlamaDemoError
     ├── EngineCrashed            the engine's process or thread died
     ├── HubUnavailable
     ├── DiskFull
+    ├── CacheNotWritable
     ├── MissingPackage
     ├── PortInUse
     └── Closing                  the app is shutting down
@@ -170,6 +171,11 @@ class DiskFull(Unavailable):
     path: str
     needed_bytes: int
     free_bytes: int
+
+
+@dataclass(eq=False)
+class CacheNotWritable(Unavailable):
+    path: str
 
 
 @dataclass(eq=False)

@@ -52,8 +52,8 @@ class Admission:
     def enter(self) -> Place:
         """A place in the line. Raises `Busy` where the line is full."""
         with self._lock:
-            if len(self._active) >= self._concurrent and len(self._line) >= self._queue:
-                raise Busy(len(self._line), self._guess(len(self._line) + 1) or 1.0)
+            if (busy := self._busy()) is not None:
+                raise busy
             place = Place(self, self._clock())
             self._line[place] = None
             self._admit()
@@ -69,7 +69,13 @@ class Admission:
         """How many wait."""
         return len(self._line)
 
+    def refusal(self) -> Busy | None:
+        """The error that `enter` would raise now."""
+        with self._lock:
+            return self._busy()
+
     def leave(self, place: Place) -> None:
+        """Gives `place` up; one that has left already is nothing to do."""
         with self._lock:
             self._line.pop(place, None)
             if place in self._active:
@@ -84,6 +90,11 @@ class Admission:
                 return 0, None
             number = list(self._line).index(place) + 1
             return number, self._guess(number)
+
+    def _busy(self) -> Busy | None:
+        if len(self._active) < self._concurrent or len(self._line) < self._queue:
+            return None
+        return Busy(len(self._line), self._guess(len(self._line) + 1) or 1.0)
 
     def _admit(self) -> None:
         while self._line and len(self._active) < self._concurrent:

@@ -22,6 +22,7 @@ class TokenStream:
         self._tokens: deque[Token] = deque()
         self._changed = threading.Condition()
         self._wake: Callable[[], None] | None = None
+        self._gathering = False
         self._error: BaseException | None = None
         self.finish_reason: FinishReason | None = None
         self.steps = 0
@@ -34,7 +35,7 @@ class TokenStream:
             before = len(self._tokens)
             self._tokens.extend(tokens)
             self.steps += len(self._tokens) - before
-            self._notify()
+            self._notify(wake=not self._gathering)
 
     def finish(self, reason: FinishReason) -> None:
         with self._changed:
@@ -74,15 +75,18 @@ class TokenStream:
                 return
             yield from tokens
 
-    async def read(self, timeout_seconds: float) -> list[Token]:
+    async def read(self, timeout_seconds: float, *, gather: bool = False) -> list[Token]:
         """All tokens there are, waiting for at least one; empty when the time is up or the stream has drained.
 
+        With `gather` tokens do not end the wait: they pile up until the time is up or the stream ends, so that a
+        reader with many neighbours wakes seldom and yet hears of the end at once.
         Raises what the engine failed with, after the last token.
         """
         loop, ready = asyncio.get_running_loop(), asyncio.Event()
         with self._changed:
-            if self._tokens or self.ended:
+            if self.ended or (self._tokens and not gather):
                 return self._take()
+            self._gathering = gather
             self._wake = lambda: _wake_loop(loop, ready)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(ready.wait(), timeout_seconds)
@@ -97,9 +101,9 @@ class TokenStream:
             raise self._error
         return tokens
 
-    def _notify(self) -> None:
+    def _notify(self, *, wake: bool = True) -> None:
         self._changed.notify_all()
-        if self._wake is not None:
+        if wake and self._wake is not None:
             self._wake()
             self._wake = None
 

@@ -1,0 +1,27 @@
+"""HTTP on the page's own port: routes that Gradio's server puts before its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+if TYPE_CHECKING:
+    from llama_demo.runtime import Runtime
+
+
+def routes(runtime: Runtime) -> list[Route]:
+    """`GET /health`: 200 whenever a request would be accepted, else 503 with the reason."""
+
+    async def health(_: Request) -> JSONResponse:
+        refusal = runtime.refusal()
+        status = runtime.registry.status(runtime.default_model)
+        state = {"model": runtime.default_model, "state": str(status.state)}
+        if refusal is None:
+            return JSONResponse({"status": "ok", **state})
+        reason = runtime.messages().error(refusal)
+        return JSONResponse({"status": "unavailable", "reason": reason, **state}, status_code=503)
+
+    return [Route("/health", health, methods=["GET"])]

@@ -1,0 +1,101 @@
+"""The command line: serve, models, doctor, bench. Errors are one line on stderr; exit status 1, or 2 for usage."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from llama_demo import __version__
+from llama_demo.errors import InvalidInput, LlamaDemoError
+from llama_demo.messages import Messages, messages
+from llama_demo.observe import LOG, start_logging
+from llama_demo.settings import Settings, add_arguments, options, read_settings
+
+if TYPE_CHECKING:
+    from llama_demo.runtime import ModelSummary
+
+USAGE_STATUS = 2
+
+
+def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    words = messages()
+    parsed = _parser(words).parse_args(arguments)
+    start_logging()
+    try:
+        given = {option.name: getattr(parsed, option.name) for option in options() if hasattr(parsed, option.name)}
+        settings = read_settings(given, os.environ if environment is None else environment)
+        status: int = parsed.run(parsed, settings, words)
+        return status
+    except LlamaDemoError as error:
+        print(words.error(error), file=sys.stderr)
+        return USAGE_STATUS if isinstance(error, InvalidInput) else 1
+    except KeyboardInterrupt:
+        return 130
+    except Exception:
+        LOG.exception("unexpected error")
+        print(words("error.unexpected"), file=sys.stderr)
+        return 1
+
+
+def _parser(words: Messages) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="llama-demo", description=words("cli.about"))
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, run in (("serve", _serve), ("models", _models), ("doctor", _doctor)):
+        command = commands.add_parser(name, help=words(f"cli.{name}"), description=words(f"cli.{name}"))
+        add_arguments(command)
+        command.set_defaults(run=run)
+        if name == "models":
+            command.add_argument("--json", action="store_true", help=words("cli.json"))
+    return parser
+
+
+def _serve(_: argparse.Namespace, settings: Settings, words: Messages) -> int:
+    from llama_demo.serve import serve
+
+    def end(*_: object) -> None:
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, end)
+    serve(settings, lambda address: _say(words("cli.ready", address=address)))
+    return 0
+
+
+def _models(parsed: argparse.Namespace, settings: Settings, words: Messages) -> int:
+    from llama_demo.runtime import Runtime
+
+    with Runtime(settings) as runtime:
+        summaries = runtime.models()
+    if parsed.json:
+        _say(json.dumps([summary.public() for summary in summaries], indent=2))
+        return 0
+    for summary in summaries:
+        _say(_model_line(summary, words))
+    return 0
+
+
+def _model_line(summary: ModelSummary, words: Messages) -> str:
+    from llama_demo.messages import size
+
+    fits = words("cli.fits") if summary.fits else words("cli.too_large")
+    return f"{summary.name}  {summary.licence}  {size(summary.bytes)}  {fits}  {words(summary.good_for)}"
+
+
+def _doctor(_: argparse.Namespace, settings: Settings, words: Messages) -> int:
+    from llama_demo.doctor import examine
+
+    findings = examine(settings)
+    for finding in findings:
+        mark = words("doctor.good") if finding.good else words("doctor.bad")
+        _say(f"{mark}  {words(finding.key, **finding.data)}")
+    return 0 if all(finding.good for finding in findings) else 1
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

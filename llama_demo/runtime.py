@@ -1,0 +1,155 @@
+"""The composition root: builds everything from Settings, hands it out, closes it in reverse."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from llama_demo.catalog import Catalog, Entry, read_catalog
+from llama_demo.devices import CPU, read_cpu
+from llama_demo.errors import DoesNotFit, LlamaDemoError
+from llama_demo.generation import Generation
+from llama_demo.limits import Admission, Limits
+from llama_demo.loading import LoadedModel, Loader
+from llama_demo.messages import Messages, messages
+from llama_demo.observe import LOG
+from llama_demo.registry import Plan, Registry
+from llama_demo.settings import Settings
+from llama_demo.values import LoadProgress, ModelState
+
+MEMORY_SHARE = 0.8
+"""Of what is free at the start: the page, the tokenizers and the system need the rest."""
+WAIT_SECONDS = 60.0
+"""How long a request waits for memory that others hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSummary:
+    """One model as people see it. `bytes` is what it takes in memory, or would."""
+
+    name: str
+    title: str
+    good_for: str
+    repo: str
+    parameters: int
+    format: str
+    access: str
+    licence: str
+    link: str
+    state: ModelState
+    device: str
+    bytes: int
+    fits: bool
+    progress: LoadProgress | None
+    error: BaseException | None
+
+    def public(self) -> dict[str, object]:
+        """What `/models` gives: the fields that users' programs rely on."""
+        names = ("name", "repo", "parameters", "format", "access", "state", "device", "bytes", "fits")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """What models take of a device, of what they may take."""
+
+    device: str
+    used_bytes: int
+    budget_bytes: int
+
+
+class Runtime:
+    """Everything the page, the API and the command line use. Close it, or use it as a context manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.catalog: Catalog
+        self.catalog, self.default_model = read_catalog(settings.model)
+        self.limits = Limits(settings.message_characters, settings.max_new_tokens, settings.context_tokens)
+        self.budget_bytes = int(settings.memory_gb * 1e9) or int(read_cpu().free_bytes * MEMORY_SHARE)
+        self._loader = Loader(settings, self.catalog, self.budget_bytes)
+        self.registry: Registry[LoadedModel] = Registry(
+            budgets={CPU: self.budget_bytes},
+            plan=self._plan,
+            load=self._load,
+            idle_seconds=settings.idle_minutes * 60 or None,
+            wait_seconds=WAIT_SECONDS,
+        )
+        self._admission = Admission(settings.concurrent, settings.queue)
+        self.generation = Generation(self.registry, self.limits, self._admission, log_prompts=settings.log_prompts)
+
+    def start(self) -> None:
+        """Begins to load the default model in the background, so that it is there when the first visitor is."""
+        threading.Thread(target=self._load_default, name="first-load", daemon=True).start()
+
+    def _load_default(self) -> None:
+        try:
+            with self.registry.lease(self.default_model):
+                LOG.info("model=%s ready", self.default_model)
+        except LlamaDemoError as error:
+            LOG.error("%s", self.messages().error(error))
+
+    def messages(self, language: str = "en") -> Messages:
+        return messages(language)
+
+    def models(self) -> list[ModelSummary]:
+        """Every entry of the catalog, with its state."""
+        return [self._summary(entry) for entry in self.catalog.entries]
+
+    def memory(self) -> list[DeviceMemory]:
+        return [DeviceMemory(CPU, self.registry.used_bytes(CPU), self.budget_bytes)]
+
+    def waiting(self) -> int:
+        """Requests that wait for their turn."""
+        return self._admission.waiting
+
+    def refusal(self) -> LlamaDemoError | None:
+        """None where a request would be accepted now, else the error that it would meet."""
+        status = self.registry.status(self.default_model)
+        if status.state is ModelState.FAILED and isinstance(status.error, LlamaDemoError):
+            return status.error
+        return self._admission.refusal()
+
+    def close(self) -> None:
+        self.registry.close()
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _plan(self, name: str) -> Plan:
+        placement = self._loader.plan(name)
+        return Plan(placement.device, placement.bytes)
+
+    def _load(self, name: str, report: Callable[[LoadProgress], None]) -> LoadedModel:
+        return self._loader.load(name, report)
+
+    def _summary(self, entry: Entry) -> ModelSummary:
+        status = self.registry.status(entry.name)
+        try:
+            placement = self._loader.plan(entry.name)
+            device, needed, fits = placement.device, placement.bytes, True
+        except DoesNotFit as error:
+            device, needed, fits = error.device, error.needed_bytes, False
+        except LlamaDemoError:
+            device, needed, fits = CPU, 0, False
+        return ModelSummary(
+            name=entry.name,
+            title=entry.title,
+            good_for=entry.good_for,
+            repo=entry.repo,
+            parameters=entry.parameters,
+            format=entry.format,
+            access=entry.access,
+            licence=entry.licence,
+            link=entry.link,
+            state=status.state,
+            device=device,
+            bytes=status.bytes or needed,
+            fits=fits,
+            progress=status.progress,
+            error=status.error,
+        )

@@ -1,0 +1,52 @@
+"""Starts the page and the API on one port, and ends them in order. It decides nothing: settings say it all."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+
+from llama_demo.errors import PortInUse
+from llama_demo.observe import LOG
+from llama_demo.runtime import Runtime
+from llama_demo.settings import Settings
+
+
+def serve(settings: Settings, ready: Callable[[str], None]) -> None:
+    """Runs until interrupted; `ready` is called with the address once the page is up. Raises `PortInUse`."""
+    check_port(settings.host, settings.port)
+    with Runtime(settings) as runtime:
+        runtime.start()
+        os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+        from llama_demo import ui
+        from llama_demo.api import routes
+
+        page = ui.build(runtime)
+        try:
+            page.launch(
+                server_name=settings.host,
+                server_port=settings.port,
+                share=settings.share,
+                ssr_mode=False,
+                prevent_thread_lock=True,
+                quiet=True,
+                app_kwargs={"routes": routes(runtime)},
+                **ui.launch_options(runtime),
+            )
+            LOG.info("listening on %s port %d", settings.host, settings.port)
+            ready(page.share_url or page.local_url)
+            threading.Event().wait()
+        finally:
+            page.close(verbose=False)
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises `PortInUse` where something listens there already, before anything is started."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            raise PortInUse(host, port) from None
