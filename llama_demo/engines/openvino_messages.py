@@ -1,0 +1,79 @@
+"""What the OpenVINO engines and their processes say to each other: plain values, pickled over a pipe."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from llama_demo.values import FinishReason
+
+
+class Load(NamedTuple):
+    """Opens a model for generation. `kv_blocks` of the cache hold `BLOCK_TOKENS` tokens each."""
+
+    path: str
+    kv_blocks: int
+    eos_ids: tuple[int, ...]
+    reproducible: bool
+
+
+class Loaded(NamedTuple):
+    """`process_bytes`: what the process takes once warm, its cache still empty; `cache_bytes`: the cache when full."""
+
+    process_bytes: int
+    cache_bytes: int
+
+
+class Add(NamedTuple):
+    """A new request; `settings` are the fields of OpenVINO's `GenerationConfig`."""
+
+    request: int
+    ids: tuple[int, ...]
+    settings: dict[str, float | int | bool]
+
+
+class Cancel(NamedTuple):
+    request: int
+
+
+class Cancelled(NamedTuple):
+    """The request will take part in no step from here on."""
+
+    request: int
+
+
+class Refused(NamedTuple):
+    """The request could not be taken, or not be continued."""
+
+    request: int
+    problem: str
+
+
+class Progress(NamedTuple):
+    """One request's share of a step."""
+
+    request: int
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish: FinishReason | None
+
+
+class Step(NamedTuple):
+    """Everything one step made. `cache_used` is the share of the KV cache that is filled, kept prefixes included."""
+
+    progress: list[Progress]
+    cache_used: float
+
+
+def exact_properties(reproducible: bool) -> dict[str, str | int]:
+    """The compile properties of a profile.
+
+    Reproducible: without all three of them rounding depends on who shares a step, and a seeded text parts from its solo
+    run after some 40 tokens.
+    """
+    if not reproducible:
+        return {}
+    return {
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+        "INFERENCE_PRECISION_HINT": "f32",
+        "KV_CACHE_PRECISION": "f32",
+    }
