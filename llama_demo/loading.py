@@ -37,6 +37,8 @@ ANALYSIS = "/analysis"
 HUB_FILES = ("config.json", "generation_config.json", "*.safetensors", "tokenizer*", "chat_template.jinja")
 CACHED_CONTEXTS = 8
 """Full conversations that the KV cache holds side by side; a usual one is far shorter than the context."""
+FAST_CACHE_BYTES = 1.25
+"""A number of the fast profile's KV cache: one byte, and its share of scales and zero points, rounded up."""
 
 _EMBEDDED_SHAPE = Shape(weight_bytes=145_000_000, layers=30, kv_heads=3, head_size=64)
 _REQUIREMENTS = "pip install -r requirements.txt"
@@ -75,11 +77,14 @@ class Loader:
         self._settings = settings
         self._catalog = catalog
         self._budget_bytes = budget_bytes
+        self._shapes: dict[str, Shape] = {}
 
     def plan(self, name: str) -> Placement:
         """What loading `name` will take, before anything is fetched. Raises `UnknownModel`, `DoesNotFit`."""
         entry = self._catalog.find(name.removesuffix(ANALYSIS))
-        shape = self._shape(entry)
+        if entry.name not in self._shapes:
+            self._shapes[entry.name] = _shape(entry)
+        shape = self._shapes[entry.name]
         if name.endswith(ANALYSIS):
             return Placement(CPU, shape.weight_bytes, 0)
         return place(
@@ -89,7 +94,7 @@ class Loader:
             budget_bytes=self._budget_bytes,
             context_tokens=self._settings.context_tokens,
             contexts=CACHED_CONTEXTS,
-            bytes_each=4.0 if self._settings.reproducible else 1.125,
+            bytes_each=4.0 if self._settings.reproducible else FAST_CACHE_BYTES,
         )
 
     def load(self, name: str, report: Report) -> LoadedModel:
@@ -114,26 +119,6 @@ class Loader:
             engine.close()
             raise
         return LoadedModel(entry, engine, tokenizer)
-
-    # What it will take.
-
-    def _shape(self, entry: Entry) -> Shape:
-        if entry.path is None:
-            return _EMBEDDED_SHAPE
-        if entry.format == "gguf":
-            header = gguf.read_header(entry.path)
-            weight_bytes = entry.path.stat().st_size
-            if gguf.needs_requantizing(header):
-                weight_bytes = int(header.parameters * 34 / 32)
-            return Shape(weight_bytes, header.block_count, header.head_count_kv, header.head_size)
-        config = read_config(entry.path)
-        heads = int(config["num_attention_heads"])
-        return Shape(
-            weight_bytes=sum(file.stat().st_size for file in entry.path.glob("*.safetensors")),
-            layers=int(config["num_hidden_layers"]),
-            kv_heads=int(config.get("num_key_value_heads") or heads),
-            head_size=int(config.get("head_dim") or config["hidden_size"] // heads),
-        )
 
     # From an entry to files.
 
@@ -241,6 +226,26 @@ class Loader:
         if entry.format == "hf" and entry.path is not None:
             return int(read_config(files.weights).get("max_position_embeddings") or self._settings.context_tokens)
         return gguf.read_header(files.weights).context_length
+
+
+def _shape(entry: Entry) -> Shape:
+    """What the arithmetic needs, read from a header or a configuration, never from weights."""
+    if entry.path is None:
+        return _EMBEDDED_SHAPE
+    if entry.format == "gguf":
+        header = gguf.read_header(entry.path)
+        weight_bytes = entry.path.stat().st_size
+        if gguf.needs_requantizing(header):
+            weight_bytes = int(header.parameters * 34 / 32)
+        return Shape(weight_bytes, header.block_count, header.head_count_kv, header.head_dim)
+    config = read_config(entry.path)
+    heads = int(config["num_attention_heads"])
+    return Shape(
+        weight_bytes=sum(file.stat().st_size for file in entry.path.glob("*.safetensors")),
+        layers=int(config["num_hidden_layers"]),
+        kv_heads=int(config.get("num_key_value_heads") or heads),
+        head_size=int(config.get("head_dim") or config["hidden_size"] // heads),
+    )
 
 
 def find_packaged(package: str) -> Path | None:

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+import re
+import string
+from pathlib import Path
+
+import pytest
+
+from llama_demo import errors
+from llama_demo.messages import languages, messages, shortened, size
+
+PACKAGE = Path(errors.__file__).parent
+ERRORS = [
+    error
+    for error in vars(errors).values()
+    if isinstance(error, type) and issubclass(error, errors.LlamaDemoError) and error is not errors.LlamaDemoError
+]
+
+
+def table(language: str) -> dict[str, str]:
+    words: dict[str, str] = json.loads((PACKAGE / "messages" / f"{language}.json").read_text(encoding="utf-8"))
+    return words
+
+
+def placeholders(text: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
+@pytest.mark.parametrize("language", languages())
+def test_every_error_has_words_that_use_only_its_data(language: str, error: type[errors.LlamaDemoError]) -> None:
+    text = table(language)[f"error.{error.__name__}"]
+    assert placeholders(text) <= set(error.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("language", languages())
+def test_every_language_has_the_same_keys_and_placeholders(language: str) -> None:
+    english, other = table("en"), table(language)
+    assert english.keys() == other.keys()
+    for key, text in english.items():
+        assert placeholders(text) == placeholders(other[key]), key
+
+
+def test_the_words_of_an_error_carry_its_numbers_in_a_persons_units() -> None:
+    text = messages().error(errors.DoesNotFit("llama-2-7b", "CPU", 13_500_000_000, 4_200_000_000))
+    assert "13.5 GB" in text
+    assert "4.2 GB" in text
+
+
+def test_a_cause_is_worded_too_and_a_foreign_one_never_shows_its_own_text() -> None:
+    ours = messages().error(errors.LoadFailed("m", errors.BadCheckpoint("file.gguf", "it is cut short")))
+    assert "it is cut short" in ours
+    foreign = messages().error(errors.LoadFailed("m", RuntimeError("secret /path")))
+    assert "secret" not in foreign
+    assert "secret" not in messages().error(RuntimeError("secret /path"))
+
+
+def test_hostile_data_cannot_flood_a_message_or_break_its_line() -> None:
+    text = messages().error(errors.UnknownModel("x" * 100_000 + "\n\n", "near"))
+    assert len(text) < 300
+    assert "\n" not in text
+    assert shortened("\ud800") == "?"
+
+
+def test_an_unknown_language_gets_the_default_one() -> None:
+    assert messages("xx").language == "en"
+
+
+@pytest.mark.parametrize(("count", "words"), [(1_500, "2 kB"), (145_000_000, "145 MB"), (13_476_831_232, "13.5 GB")])
+def test_sizes_read_as_people_write_them(count: int, words: str) -> None:
+    assert size(count) == words
+
+
+def test_every_key_of_the_table_is_named_in_the_source() -> None:
+    source = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*") if path.suffix in (".py", ".js"))
+    built = tuple(re.findall(r"f\"([a-z_]+\.)\{", source))
+    unused = [key for key in table("en") if f'"{key}"' not in source and not key.startswith(built)]
+    assert not unused
