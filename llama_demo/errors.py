@@ -25,6 +25,7 @@ LlamaDemoError
     ├── CacheNotWritable
     ├── MissingPackage
     ├── PortInUse
+    ├── NothingToMeasure         no server that can be measured answers at an address
     └── Closing                  the app is shutting down
 """
 
@@ -188,6 +189,12 @@ class MissingPackage(Unavailable):
 class PortInUse(Unavailable):
     host: str
     port: int
+
+
+@dataclass(eq=False)
+class NothingToMeasure(Unavailable):
+    url: str
+    problem: str
 
 
 @dataclass(eq=False)
