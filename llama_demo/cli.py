@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_demo import __version__
@@ -47,13 +48,24 @@ def _parser(words: Messages) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="llama-demo", description=words("cli.about"))
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, run in (("serve", _serve), ("models", _models), ("doctor", _doctor)):
+    for name, run in (("serve", _serve), ("models", _models), ("doctor", _doctor), ("bench", _bench)):
         command = commands.add_parser(name, help=words(f"cli.{name}"), description=words(f"cli.{name}"))
-        add_arguments(command)
         command.set_defaults(run=run)
-        if name == "models":
+        if name == "bench":
+            _add_bench_arguments(command, words)
+        else:
+            add_arguments(command)
+        if name in ("models", "bench"):
             command.add_argument("--json", action="store_true", help=words("cli.json"))
     return parser
+
+
+def _add_bench_arguments(command: argparse.ArgumentParser, words: Messages) -> None:
+    command.add_argument("url", help=words("cli.bench_url"))
+    command.add_argument("--visitors", type=int, default=1, help=words("cli.bench_visitors"))
+    command.add_argument("--rounds", type=int, default=1, help=words("cli.bench_rounds"))
+    command.add_argument("--max-new-tokens", type=int, default=64, dest="tokens", help=words("cli.bench_tokens"))
+    command.add_argument("--tokenizer", type=Path, help=words("cli.bench_tokenizer"))
 
 
 def _serve(_: argparse.Namespace, settings: Settings, words: Messages) -> int:
@@ -95,6 +107,22 @@ def _doctor(_: argparse.Namespace, settings: Settings, words: Messages) -> int:
         mark = words("doctor.good") if finding.good else words("doctor.bad")
         _say(f"{mark}  {words(finding.key, **finding.data)}")
     return 0 if all(finding.good for finding in findings) else 1
+
+
+def _bench(parsed: argparse.Namespace, _: Settings, words: Messages) -> int:
+    from llama_demo.bench import BenchPlan, run
+
+    plan = BenchPlan(
+        parsed.url,
+        visitors=parsed.visitors,
+        rounds=parsed.rounds,
+        max_new_tokens=parsed.tokens,
+        tokenizer=parsed.tokenizer,
+        probe="/health",
+    )
+    report = run(plan)
+    _say(json.dumps(report.public(), indent=2) if parsed.json else "\n".join(report.lines(words)))
+    return 1 if report.failures else 0
 
 
 def _say(text: str) -> None:

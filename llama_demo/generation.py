@@ -116,7 +116,7 @@ class Generation:
             if number == 0:
                 return
             yield Waiting(number, seconds)
-            await asyncio.sleep(self._interval())
+            await asyncio.sleep(self.update_seconds())
 
     async def _lease(self, model: str, stopper: Stopper) -> AsyncGenerator[LoadProgress | Lease[LoadedModel], None]:
         """The load's progress, then the lease, which is given back when the generator is closed."""
@@ -124,7 +124,7 @@ class Generation:
         try:
             while (lease := ticket.poll()) is None and not stopper.stopped:
                 yield ticket.progress
-                await asyncio.sleep(self._interval())
+                await asyncio.sleep(self.update_seconds())
             if lease is not None:
                 with lease:
                     yield lease
@@ -140,7 +140,7 @@ class Generation:
         writer = _Writer(loaded, prepared, started)
         try:
             while not stream.drained:
-                writer.add(await stream.read(self._interval(), gather=writer.new_tokens > 0))
+                writer.add(await stream.read(self.update_seconds(), gather=writer.new_tokens > 0))
                 if writer.complete:
                     stream.cancel()
                     break
@@ -152,7 +152,7 @@ class Generation:
         finally:
             stream.cancel()
 
-    def _interval(self) -> float:
+    def update_seconds(self) -> float:
         """Seconds between two updates of one reply: longer as readers grow, so that all together stay affordable."""
         return min(SLOWEST_UPDATE_SECONDS, max(UPDATE_SECONDS, self._admission.active / UPDATES_PER_SECOND))
 

@@ -12,8 +12,10 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "llama_demo"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("cli", "__main__"),
+    ("__main__",),
+    ("cli",),
     ("serve", "doctor", "bench"),
+    ("bench_client",),
     ("ui", "api"),
     ("runtime",),
     ("generation",),
