@@ -1,8 +1,8 @@
 """Many threads against the registry: whatever the order of events, its promises hold, and breaking one is noticed.
 
-Eight threads lease, release, cancel, unload and let loads succeed or fail, over two pretend devices. Every load and every
-closing is held by the test until a step lets it go. A schedule is a list of rounds; the steps of a round start together
-at a barrier, and the next round starts when the registry has come to rest: everything is held, done or waiting.
+Eight threads lease, release, cancel, unload and let loads succeed or fail, over two pretend devices. Every load and
+every closing is held by the test until a step lets it go. A schedule is a list of rounds; the steps of a round start
+together at a barrier, and the next round starts when the registry rests: everything is held, done or waiting.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -283,18 +284,20 @@ class Play:
     def _round(self, steps: Round) -> None:
         barrier = threading.Barrier(len(steps))
         alone = len(steps) == 1
-        work = [
-            lambda v=v, s=s: (barrier.wait(), self._step(v, s, alone))
-            for v, s in zip(self.visitors, steps, strict=False)
-        ]
-        self._together(work)
+
+        def take_part(visitor: Visitor, step: Step) -> None:
+            barrier.wait()
+            self._step(visitor, step, alone)
+
+        pairs = zip(self.visitors, steps, strict=False)
+        self._together([partial(take_part, visitor, step) for visitor, step in pairs])
         self.registry.rest()
         self.world.let_go([name for what, name, _ in steps if what == "unload"])
         if not self.world.broken:
             self._judge_at_rest()
         self.visitors.append(self.visitors.pop(0))
 
-    def _together(self, work: list[Callable[[], Any]]) -> None:
+    def _together(self, work: list[Callable[[], None]]) -> None:
         busy = list(zip(self.visitors, work, strict=False))
         for visitor, task in busy:
             visitor.todo.put(task)
@@ -373,7 +376,7 @@ class Play:
         if close_at_once:
             closer.start()
         self.world.open_all()
-        self._together([lambda v=v: self._go_home(v) for v in self.visitors])
+        self._together([partial(self._go_home, visitor) for visitor in self.visitors])
         if not self.world.broken and not close_at_once:
             self.registry.rest()
             leases = {name: status.leases for name, status in self.registry.statuses().items() if status.leases}
@@ -407,8 +410,8 @@ STEPS += ["memory", "closed", "closed", "closed"]
 step = st.tuples(st.sampled_from(STEPS), st.sampled_from(list(PLANS)), st.integers(0, 3))
 schedule = st.lists(
     st.one_of(st.lists(step, min_size=1, max_size=1), st.lists(step, min_size=2, max_size=THREADS)),
-    min_size=4,
-    max_size=24,
+    min_size=10,
+    max_size=30,
 )
 
 
@@ -453,7 +456,6 @@ def test_a_thousand_interleavings_of_eight_threads_break_no_promise() -> None:
 def broken_promises(registry: type[WatchedRegistry] = WatchedRegistry, ledger: type[Ledger[Pretend]] = Ledger) -> str:
     """What the same schedules find in a registry with a fault: the first broken promises, or nothing."""
     found: list[str] = []
-    tried: list[int] = []
     with eight_visitors() as visitors:
 
         @settings(QUIETLY, phases=[Phase.generate], derandomize=True, max_examples=250)
@@ -461,10 +463,8 @@ def broken_promises(registry: type[WatchedRegistry] = WatchedRegistry, ledger: t
         def play(rounds: list[Round], close_at_once: bool) -> None:
             if not found:
                 found.extend(Play(visitors, registry, ledger, FAULT_PATIENCE_SECONDS).run(rounds, close_at_once))
-                tried.append(1)
 
         play()
-    print("TRIED", len(tried))
     return "; ".join(found)
 
 
@@ -473,7 +473,7 @@ def test_a_ledger_that_closes_under_a_lease_is_caught() -> None:
 
     class ClosesUnderLease(Ledger[Pretend]):
         def _is_drained(self, model: Model[Pretend]) -> bool:
-            return True
+            return super()._is_drained(model) or model.phase.name == "DRAINING"
 
     assert "closed under a lease" in broken_promises(ledger=ClosesUnderLease)
 
@@ -538,7 +538,8 @@ def test_a_ledger_that_serves_those_who_have_left_is_caught() -> None:
         def withdraw(self, claim: Claim[Pretend]) -> None:
             """Keeps the place."""
 
-    assert "leases that nobody holds" in broken_promises(ledger=ServesTheAbsent)
+    found = broken_promises(ledger=ServesTheAbsent)
+    assert "leases that nobody holds" in found or "has no end" in found
 
 
 def test_a_ledger_that_never_ends_a_wait_is_caught() -> None:
@@ -546,6 +547,6 @@ def test_a_ledger_that_never_ends_a_wait_is_caught() -> None:
 
     class WaitsForEver(Ledger[Pretend]):
         def _is_late(self, claim: Claim[Pretend], now: float) -> bool:
-            return False
+            return super()._is_late(claim, now) and not claim.model.claims
 
     assert "has no end" in broken_promises(ledger=WaitsForEver)
