@@ -1,0 +1,48 @@
+"""The page. `build` makes it and does nothing else; what belongs to launching it is in `launch_options`."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from llama_demo.ui.chat import build_chat
+from llama_demo.ui.endpoints import add_endpoints
+from llama_demo.ui.header import build_footer, build_header
+from llama_demo.ui.theme import theme
+from llama_demo.ui.words import Wording
+
+if TYPE_CHECKING:
+    from llama_demo.runtime import Runtime
+
+_VIEWPORT = '<meta name="viewport" content="width=device-width, initial-scale=1, interactive-widget=resizes-content">'
+_SPARE_EVENTS = 64
+"""Of Gradio's places for running events, beside those that the runtime's own line can hold."""
+
+
+def build(runtime: Runtime) -> Any:
+    """The whole page as `gr.Blocks`, not launched."""
+    words = runtime.messages()
+    wording = Wording(runtime.messages)
+    with gr.Blocks(title=words("page.name"), analytics_enabled=False, fill_width=True) as page:
+        model = build_header(runtime, wording)
+        with gr.Tabs(elem_id="tabs"), wording.make(gr.Tab, {"label": "chat.tab"}, id="chat"):
+            build_chat(runtime, wording, model)
+        build_footer(runtime, wording)
+        add_endpoints(runtime)
+    return page
+
+
+def launch_options(runtime: Runtime) -> dict[str, Any]:
+    """Arguments for `Blocks.launch`: the look, and what Gradio is not to do on a public link."""
+    css = (resources.files(__package__) / "page.css").read_text(encoding="utf-8")
+    return {
+        "theme": theme(),
+        "head": f"{_VIEWPORT}<style>{css}</style>",  # as `css`, Gradio would put a prefix before every selector
+        "footer_links": ["api"],
+        "run_history": False,
+        "enable_monitoring": False,
+        "pwa": False,
+        "max_threads": runtime.settings.concurrent + runtime.settings.queue + _SPARE_EVENTS,
+    }

@@ -1,0 +1,280 @@
+// The chat tab's own state: the conversation on the screen, and the one reply that may be on its way.
+// The server words everything about a reply; the few words said here come with the page.
+const { words, defaults } = props.value;
+const language = new URLSearchParams(location.search).get("lang") || navigator.language.slice(0, 2);
+const store = openConversations();
+const part = (id) => document.getElementById(id);
+let conversation = store.read(store.current()) ?? fresh();
+let places = [];
+let busy = null;
+let request = null;
+let toFill = "";
+
+function randomId() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function fresh() {
+  return { id: randomId(), updated: Date.now(), title: "", settings: null, turns: [] };
+}
+
+function copyOf(value) {
+  return JSON.parse(JSON.stringify(value));
+}
+
+function lastTurn() {
+  return conversation.turns.at(-1);
+}
+
+// What the controls say, in the order in which the server built them.
+function readSettings([model, system_prompt, temperature, top_p, top_k, repetition_penalty, max_new_tokens, seed]) {
+  const sampling = { temperature, top_p, top_k, repetition_penalty, max_new_tokens };
+  return { model, system_prompt, sampling: { ...sampling, seed: seed === "" ? null : seed } };
+}
+
+function settingsValues({ model, system_prompt, sampling }) {
+  const { temperature, top_p, top_k, repetition_penalty, max_new_tokens, seed } = sampling;
+  return [model, system_prompt, temperature, top_p, top_k, repetition_penalty, max_new_tokens, seed];
+}
+
+function ask(turns, values, { draft = "", continueLast = false } = {}) {
+  const settings = readSettings(values);
+  busy = { id: randomId(), before: copyOf(conversation.turns), draft, stopped: false };
+  request = {
+    id: busy.id,
+    language,
+    turns: turns.map(({ role, content }) => ({ role, content })),
+    continue_last: continueLast,
+    ...settings,
+  };
+  conversation.settings = settings;
+  conversation.turns = turns;
+  if (!continueLast) turns.push({ role: "assistant", content: "", model: settings.model });
+  say("chat-error", "");
+  show();
+  trigger("ask");
+}
+
+function update(view) {
+  if (!busy || view?.id !== busy.id) return;
+  const turn = lastTurn();
+  if (view.text !== null && !busy.stopped) turn.content = view.text;
+  if (view.title) Object.assign(turn, { model: request.model, title: view.title });
+  if (view.context) turn.context = { used: view.used, room: view.room, text: view.context };
+  if (view.dropped !== undefined) turn.dropped = view.dropped;
+  if (view.done) finish(view);
+  else say("chat-note", view.note);
+  show();
+}
+
+function finish(view) {
+  const turn = lastTurn();
+  const { before, draft, stopped } = busy;
+  const cut = stopped && view.text !== null && view.text !== turn.content;
+  busy = null;
+  say("chat-note", "");
+  say("chat-error", view.error);
+  if (!turn.content && view.finish !== "stop") {
+    conversation.turns = before; // nothing came: the page is as it was, and the text is in the box again
+    if (draft) fill(draft);
+  } else {
+    const { stats = "", details = "", prompt = "" } = view;
+    Object.assign(turn, { stats, details, prompt, finish: cut ? "cancelled" : view.finish || "cancelled" });
+    for (const earlier of conversation.turns.slice(0, -1)) delete earlier.prompt; // the newest contains them
+  }
+  keep();
+  window.dispatchEvent(new CustomEvent("llama-demo:status"));
+}
+
+function keep() {
+  if (!conversation.turns.length) {
+    store.remove(conversation.id);
+    listConversations();
+    return;
+  }
+  conversation.updated = Date.now();
+  conversation.title = conversation.turns.find((turn) => turn.role === "user").content.trim().slice(0, 80);
+  const kept = store.write(conversation);
+  store.setCurrent(conversation.id);
+  if (!kept && !part("chat-error").textContent) say("chat-error", words.not_kept);
+  listConversations();
+}
+
+function say(id, text) {
+  const place = part(id);
+  if (place && place.textContent !== text) place.textContent = text;
+}
+
+function fill(text) {
+  toFill = text;
+  trigger("fill");
+}
+
+function show() {
+  const last = lastTurn();
+  const context = conversation.turns.findLast((turn) => turn.context)?.context;
+  const classes = document.body.classList;
+  classes.toggle("chat-busy", busy !== null);
+  classes.toggle("chat-empty", conversation.turns.length === 0);
+  classes.toggle("chat-cut", !busy && last?.role === "assistant" && ["length", "cancelled"].includes(last.finish));
+  classes.toggle("chat-context", context !== undefined);
+  if (context) {
+    part("chat-meter").value = context.used / context.room;
+    part("chat-meter").setAttribute("aria-label", words.context_label);
+    part("chat-used").querySelector("span").textContent = context.text;
+  }
+  say("chat-dropped", last?.dropped ?? "");
+  trigger("show");
+}
+
+function listConversations() {
+  const list = part("conversation-list");
+  if (!list) {
+    setTimeout(listConversations, 100); // Gradio has not mounted it yet
+    return;
+  }
+  const items = store.list().map(({ id, title }) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = title || words.untitled;
+    if (id === conversation.id) button.setAttribute("aria-current", "true");
+    button.addEventListener("click", () => open(store.read(id)));
+    const item = document.createElement("li");
+    item.append(button);
+    return item;
+  });
+  if (!items.length) {
+    const item = document.createElement("li");
+    item.textContent = words.empty_list;
+    items.push(item);
+  }
+  list.replaceChildren(...items);
+}
+
+function open(found) {
+  window.llamaDemo.stop();
+  busy = null;
+  conversation = found ? copyOf(found) : fresh();
+  store.setCurrent(conversation.id);
+  say("chat-note", "");
+  say("chat-error", "");
+  closeDrawers();
+  listConversations();
+  show();
+  if (conversation.settings) trigger("restore");
+  part("message")?.querySelector("textarea")?.focus();
+}
+
+const narrow = window.matchMedia("(max-width: 899px)");
+
+function closeDrawers() {
+  if (narrow.matches) document.body.classList.remove("show-conversations", "show-settings");
+}
+
+function togglePanel(name, other) {
+  const open = document.body.classList.toggle(name);
+  if (open && narrow.matches) document.body.classList.remove(other);
+  for (const id of ["show-conversations", "show-settings"]) {
+    part(id)?.setAttribute("aria-expanded", String(document.body.classList.contains(id)));
+  }
+}
+
+// What the components call; see `chat.py`. Those with an output return its new value.
+window.llamaDemo = {
+  request: () => request,
+  messages() {
+    const view = chatMessages(conversation.turns, words);
+    places = view.places;
+    return [view.messages];
+  },
+  filled: () => toFill,
+  restored: () => settingsValues(conversation.settings),
+  defaults: () => settingsValues({ model: null, system_prompt: "", sampling: defaults }).slice(1),
+  send(text, ...values) {
+    if (busy) return text;
+    ask([...conversation.turns, { role: "user", content: text }], values, { draft: text });
+    return "";
+  },
+  more(...values) {
+    if (!busy) ask(conversation.turns, values, { continueLast: true });
+  },
+  retry(...values) {
+    if (busy) return;
+    const end = conversation.turns.findLastIndex((turn) => turn.role === "user");
+    if (end >= 0) ask(conversation.turns.slice(0, end + 1), values);
+  },
+  undo(text) {
+    const end = conversation.turns.findLastIndex((turn) => turn.role === "user");
+    if (busy || end < 0) return text;
+    const undone = conversation.turns[end].content;
+    conversation.turns = conversation.turns.slice(0, end);
+    keep();
+    show();
+    return text || undone;
+  },
+  edit(messages, ...values) {
+    if (busy) return;
+    const changed = messages.findIndex(
+      ({ role, content }, index) =>
+        role === "user" && plain(content[0].text) !== conversation.turns[places[index]]?.content,
+    );
+    if (changed < 0) {
+      show();
+      return;
+    }
+    const content = plain(messages[changed].content[0].text);
+    ask([...conversation.turns.slice(0, places[changed]), { role: "user", content }], values, { draft: content });
+  },
+  stop() {
+    if (!busy || busy.stopped) return;
+    busy.stopped = true;
+    server.stop(busy.id).catch(() => {}); // the server is away: so is the reply
+  },
+  ended() {
+    if (busy) update({ id: busy.id, text: null, note: "", error: words.lost, finish: "cancelled", done: true });
+  },
+  fresh: () => open(null),
+  closeDrawers,
+  toggleConversations: () => togglePanel("show-conversations", "show-settings"),
+  toggleSettings: () => togglePanel("show-settings", "show-conversations"),
+};
+
+watch("value", () => update(props.value));
+store.onChange(listConversations);
+
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  if (busy) window.llamaDemo.stop();
+  else closeDrawers();
+});
+// Enter that ends a composed character (Hangul, kana) is not Enter that sends.
+for (const kind of ["keydown", "keypress"]) {
+  document.addEventListener(kind, (event) => event.isComposing && event.stopPropagation(), true);
+}
+document.addEventListener("copy", (event) => {
+  const text = String(document.getSelection());
+  if (!text.includes(GUARD)) return;
+  event.clipboardData.setData("text/plain", plain(text));
+  event.preventDefault();
+});
+window.addEventListener("pagehide", () => {
+  if (busy && lastTurn().content) {
+    lastTurn().finish = "cancelled";
+    keep();
+  }
+});
+
+document.addEventListener("pointerdown", (event) => {
+  if (!event.target.closest(".drawer, #chat-tools")) closeDrawers();
+});
+// The phone's keyboard covers the page without making it smaller: the composer stays above it.
+window.visualViewport?.addEventListener("resize", () => {
+  document.documentElement.style.setProperty("--page-height", `${window.visualViewport.height}px`);
+});
+
+if (!narrow.matches) togglePanel("show-conversations");
+if (window.matchMedia("(min-width: 1200px)").matches) togglePanel("show-settings");
+say("chat-keys", words.keys);
+listConversations();
+show();
+if (conversation.settings) trigger("restore");

@@ -1,0 +1,206 @@
+"""The chat tab: its components, and which of the page's own functions (`chat.js`) each of them calls.
+
+The conversation lives in the visitor's browser. The server is asked for one reply at a time and streams small views of
+it, so that a restart loses nothing and an update costs the same in the first minute as in the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from llama_demo.ui.replies import Replies
+from llama_demo.ui.words import Wording
+from llama_demo.values import Sampling
+
+if TYPE_CHECKING:
+    from llama_demo.runtime import Runtime
+
+STATE = """
+<p id="chat-note" role="status"></p>
+<p id="chat-error" role="alert"></p>
+<p id="chat-dropped"></p>
+<div id="chat-context">
+  <div id="chat-used"><meter id="chat-meter" min="0" max="1" value="0"></meter><span></span></div>
+  <span id="chat-keys"></span>
+</div>
+"""
+SCRIPTS = ("conversations.js", "chat_view.js", "chat.js")
+PAGE_WORDS = ("untitled", "empty_list", "model_changed", "lost", "not_kept", "no_prompt", "context_label", "keys")
+"""Keys under `chat.` of the few words that the page says without asking the server."""
+_EXAMPLES = ("chat.example_explain", "chat.example_write", "chat.example_ask")
+_HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+def build_chat(runtime: Runtime, wording: Wording, model: Any) -> None:
+    """Fills the chat tab. `model` is the header's picker."""
+    replies = Replies(runtime)
+    with gr.Row(elem_id="chat"):
+        with gr.Column(elem_id="conversations-panel", elem_classes="drawer", scale=0, min_width=0):
+            closers = [_closer(wording)]
+            new = wording.make(gr.Button, {"value": "chat.new"}, elem_id="new-conversation", size="sm")
+            gr.HTML("", html_template='<ul id="conversation-list"></ul>', js_on_load=None)
+        with gr.Column(elem_id="chat-column", min_width=0):
+            with gr.Row(elem_id="chat-tools"):
+                left = wording.make(gr.Button, {"value": "chat.conversations"}, elem_id="show-conversations", size="sm")
+                right = wording.make(gr.Button, {"value": "chat.settings"}, elem_id="show-settings", size="sm")
+            chatbot = _chatbot(wording)
+            with gr.Row(elem_id="examples"):
+                examples = [wording.make(gr.Button, {"value": key}, size="sm", min_width=0) for key in _EXAMPLES]
+            bridge = _bridge(runtime, replies)
+            with gr.Row(elem_id="chat-more"):
+                more = wording.make(gr.Button, {"value": "chat.continue"}, elem_id="continue", size="sm")
+            box, send, stop = _composer(wording)
+        with gr.Column(elem_id="settings-panel", elem_classes="drawer", scale=0, min_width=0):
+            closers.append(_closer(wording))
+            controls, reset = _settings(runtime, wording)
+    everything = [model, *controls]
+    _connect(box.submit, "send", [box, *everything], [box])
+    _connect(send.click, "send", [box, *everything], [box])
+    for example in examples:
+        _connect(example.click, "send", [example, *everything])
+    for closer in closers:
+        _connect(closer.click, "closeDrawers")
+    _connect(stop.click, "stop")
+    _connect(more.click, "more", everything)
+    _connect(new.click, "fresh")
+    _connect(left.click, "toggleConversations")
+    _connect(right.click, "toggleSettings")
+    _connect(reset.click, "defaults", outputs=controls)
+    _connect(chatbot.retry, "retry", everything)
+    _connect(chatbot.undo, "undo", [box], [box])
+    _connect(chatbot.edit, "edit", [chatbot, *everything])
+    _connect(bridge.show, "messages", outputs=[chatbot])
+    _connect(bridge.fill, "filled", outputs=[box])
+    _connect(bridge.restore, "restored", outputs=everything)
+    _ask(bridge, replies)
+
+
+def _connect(event: Any, name: str, inputs: Sequence[Any] = (), outputs: Sequence[Any] = ()) -> None:
+    """Lets `event` call the page's function `name`, without the server."""
+    js = f"(...values) => window.llamaDemo.{name}(...values)"
+    event(fn=None, js=js, inputs=list(inputs), outputs=list(outputs), trigger_mode="multiple", **_HIDDEN)
+
+
+def _ask(bridge: Any, replies: Replies) -> None:
+    """The page's one call of the server for a reply. How many run at once is decided behind it, not in this queue."""
+    asked = gr.JSON(visible=False)
+    answering = bridge.ask(
+        fn=replies.reply,
+        js="() => window.llamaDemo.request()",
+        inputs=[asked],
+        outputs=[bridge],
+        concurrency_limit=None,
+        trigger_mode="multiple",
+        **_HIDDEN,
+    )
+    answering.then(fn=None, js="() => window.llamaDemo.ended()", **_HIDDEN)
+
+
+def _closer(wording: Wording) -> Any:
+    return wording.make(gr.Button, {"value": "chat.close"}, elem_classes="close", size="sm")
+
+
+def _chatbot(wording: Wording) -> Any:
+    return wording.make(
+        gr.Chatbot,
+        {"label": "chat.conversation", "placeholder": "chat.greeting"},
+        show_label=False,
+        container=False,
+        elem_id="conversation",
+        height="100%",
+        layout="panel",
+        editable="user",
+        buttons=["copy"],
+        feedback_options=None,
+        latex_delimiters=[],
+        group_consecutive_messages=False,
+        sanitize_html=True,
+        allow_tags=False,
+    )
+
+
+def _bridge(runtime: Runtime, replies: Replies) -> Any:
+    """Where the server's views reach the page's script, and where the script calls the server."""
+    folder = resources.files(__package__)
+    words = runtime.messages()
+
+    async def stop(identity: Any) -> None:
+        replies.stop(identity)
+
+    return gr.HTML(
+        {
+            "words": {key: words(f"chat.{key}", model="{model}") for key in PAGE_WORDS},
+            "defaults": asdict(Sampling()),
+            "model": runtime.default_model,
+        },
+        html_template=STATE,
+        js_on_load="\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS),
+        server_functions=[stop],
+        elem_id="chat-state",
+    )
+
+
+def _composer(wording: Wording) -> tuple[Any, Any, Any]:
+    with gr.Row(elem_id="composer"):
+        box = wording.make(
+            gr.Textbox,
+            {"label": "chat.message", "placeholder": "chat.placeholder"},
+            show_label=False,
+            container=False,
+            lines=1,
+            max_lines=8,
+            elem_id="message",
+            scale=1,
+            min_width=0,
+        )
+        send = wording.make(gr.Button, {"value": "chat.send"}, variant="primary", elem_id="send", scale=0, min_width=0)
+        stop = wording.make(gr.Button, {"value": "chat.stop"}, variant="stop", elem_id="stop", scale=0, min_width=0)
+    return box, send, stop
+
+
+def _settings(runtime: Runtime, wording: Wording) -> tuple[list[Any], Any]:
+    """The controls in the order that `chat.js` reads them, and the button that resets them."""
+    default = Sampling()
+    longest = runtime.limits.max_new_tokens
+
+    def slider(name: str, low: float, high: float, step: float) -> Any:
+        return wording.make(
+            gr.Slider,
+            {"label": f"chat.{name}", "info": f"chat.{name}_help"},
+            minimum=low,
+            maximum=high,
+            step=step,
+            value=min(getattr(default, name), high),
+            buttons=[],
+            elem_id=name.replace("_", "-"),
+        )
+
+    system_prompt = wording.make(
+        gr.Textbox,
+        {"label": "chat.system_prompt", "info": "chat.system_prompt_help", "placeholder": "chat.system_prompt_none"},
+        lines=2,
+        max_lines=6,
+        elem_id="system-prompt",
+    )
+    controls = [
+        system_prompt,
+        slider("temperature", 0, 2, 0.05),
+        slider("top_p", 0.05, 1, 0.05),
+        slider("top_k", 0, 200, 1),
+        slider("repetition_penalty", 1, 2, 0.05),
+        slider("max_new_tokens", 1, longest, 1),
+        wording.make(
+            gr.Number,
+            {"label": "chat.seed", "info": "chat.seed_help", "placeholder": "chat.seed_random"},
+            value=None,
+            precision=0,
+            minimum=0,
+            elem_id="seed",
+        ),
+    ]
+    return controls, wording.make(gr.Button, {"value": "chat.reset"}, elem_id="reset-settings", size="sm")

@@ -1,0 +1,59 @@
+// How a conversation looks in Gradio's Chatbot: pure functions from turns to its messages.
+const GUARD = "\u2060";
+
+// Makes text that looks like HTML show as it was written instead of vanishing in the sanitizer, and keeps pictures of
+// other servers from being fetched. Code blocks are left as they are: Markdown shows them literally.
+function shown(text) {
+  let fence = "";
+  return text
+    .split("\n")
+    .map((line) => {
+      const mark = line.match(/^ {0,3}(`{3,}|~{3,})/)?.[1];
+      if (mark && !fence) fence = mark;
+      else if (mark && mark[0] === fence[0] && mark.length >= fence.length) fence = "";
+      else if (fence) return line;
+      return line.replace(/<(?=[a-zA-Z/!?])/g, `<${GUARD}`).replace(/!(?=\[)/g, `!${GUARD}`);
+    })
+    .join("\n");
+}
+
+// The opposite, for text that comes back from an editor or leaves through the clipboard.
+function plain(text) {
+  return text.replaceAll(`<${GUARD}`, "<").replaceAll(`!${GUARD}`, "!");
+}
+
+function fenced(text) {
+  const longest = Math.max(2, ...[...text.matchAll(/`+/g)].map((run) => run[0].length));
+  const fence = "`".repeat(longest + 1);
+  return `${fence}text\n${text}\n${fence}`;
+}
+
+function message(role, text, title) {
+  const metadata = title ? { title, status: "done" } : null;
+  return { role, content: [{ type: "text", text }], metadata, options: null };
+}
+
+// The Chatbot's messages for `turns`, and for each of them the index of its turn.
+function chatMessages(turns, words) {
+  const messages = [];
+  const places = [];
+  let model = null;
+  turns.forEach((turn, index) => {
+    const add = (...parts) => {
+      messages.push(message(turn.role, ...parts));
+      places.push(index);
+    };
+    if (turn.role !== "assistant") {
+      add(shown(turn.content));
+      return;
+    }
+    if (model && turn.model && turn.model !== model) add(`*${words.model_changed.replace("{model}", turn.title || turn.model)}*`);
+    model = turn.model || model;
+    add(shown(turn.content));
+    if (turn.stats) {
+      const prompt = turn.prompt ? fenced(turn.prompt) : words.no_prompt;
+      add(`${turn.details}${turn.dropped ? ` ${turn.dropped}` : ""}\n\n${prompt}`, turn.stats);
+    }
+  });
+  return { messages, places };
+}

@@ -1,0 +1,113 @@
+"""The head of the page: its name, the model picker, and what the server is doing now. And its last line."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from llama_demo.messages import DEFAULT_LANGUAGE, Messages, size
+from llama_demo.ui.replies import loading_words
+from llama_demo.ui.words import Wording
+from llama_demo.values import ModelState
+
+if TYPE_CHECKING:
+    from llama_demo.runtime import ModelSummary, Runtime
+
+STATUS = '<span id="status-model"></span><span id="status-memory"></span><span id="status-profile"></span>'
+
+
+def status(runtime: Runtime, asked: Any) -> dict[str, Any]:
+    """The header's texts for the model and the language in `asked`; `moving` while they will soon change."""
+    given = asked if isinstance(asked, dict) else {}
+    words = runtime.messages(str(given.get("language", DEFAULT_LANGUAGE)))
+    models = runtime.models()
+    name = given.get("model") or runtime.default_model
+    model = next((entry for entry in models if entry.name == name), models[0])
+    waiting = runtime.waiting()
+    profile = "reproducible" if runtime.settings.reproducible else "fast"
+    return {
+        "model": model_words(model, words),
+        "state": str(model.state),
+        "memory": " · ".join(_memory(runtime, words) + ([words("page.waiting", count=waiting)] if waiting else [])),
+        "profile": words(f"page.profile_{profile}"),
+        "profile_help": words(f"page.profile_{profile}_help"),
+        "moving": model.state in (ModelState.DOWNLOADING, ModelState.LOADING, ModelState.DRAINING) or waiting > 0,
+    }
+
+
+def _memory(runtime: Runtime, words: Messages) -> list[str]:
+    return [
+        words(
+            "page.memory",
+            device=memory.device.upper(),
+            used=f"{memory.used_bytes / 1e9:.1f}",
+            budget=f"{memory.budget_bytes / 1e9:.1f}",
+        )
+        for memory in runtime.memory()
+    ]
+
+
+def model_words(model: ModelSummary, words: Messages) -> str:
+    """The model's state in a few words: the progress of its load, or why it cannot be used."""
+    if model.progress is not None and model.state in (ModelState.DOWNLOADING, ModelState.LOADING):
+        return loading_words(model.progress, words)
+    if model.state is ModelState.FAILED and model.error is not None:
+        return words.error(model.error)
+    return words(f"models.state_{model.state}")
+
+
+def model_label(model: ModelSummary, words: Messages) -> str:
+    """One line of the picker: the name, its size, and whether it runs here."""
+    if not model.fits:
+        where = words("models.too_large")
+    else:
+        where = words("models.needs_access" if model.access == "gated" else "models.runs_here")
+    return words("models.label", title=model.title, size=size(model.bytes), where=where)
+
+
+def build_header(runtime: Runtime, wording: Wording) -> Any:
+    """The head of the page; returns the model picker."""
+    words = runtime.messages()
+    models = sorted(runtime.models(), key=lambda model: (not model.fits, model.access == "gated"))
+
+    async def read_status(asked: Any) -> dict[str, Any]:
+        return status(runtime, asked)
+
+    with gr.Row(elem_id="header"):
+        gr.HTML(f"<h1>{words('page.name')}</h1>", elem_id="page-name", min_width=0)
+        picker = wording.make(
+            gr.Dropdown,
+            {"label": "models.picker"},
+            choices=[(model_label(model, words), model.name) for model in models],
+            value=runtime.default_model,
+            show_label=False,
+            container=False,
+            filterable=False,
+            elem_id="model-picker",
+            min_width=0,
+        )
+        gr.HTML(
+            "",
+            html_template=STATUS,
+            js_on_load=(resources.files(__package__) / "status.js").read_text(encoding="utf-8"),
+            server_functions=[read_status],
+            elem_id="status",
+            min_width=0,
+        )
+    picker.change(
+        fn=None,
+        js="(model) => window.dispatchEvent(new CustomEvent('llama-demo:model', {detail: model}))",
+        inputs=[picker],
+        api_visibility="private",
+    )
+    return picker
+
+
+def build_footer(runtime: Runtime, wording: Wording) -> None:
+    """What is running here, and what the server keeps."""
+    kept = "page.kept_log" if runtime.settings.log_prompts else "page.kept_nothing"
+    with gr.Column(elem_id="about", scale=0):
+        wording.make(gr.Markdown, {"value": "page.about"})
+        wording.make(gr.Markdown, {"value": kept})

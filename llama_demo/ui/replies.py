@@ -1,0 +1,186 @@
+"""Turns what the page asks into a reply that streams, and what came back into what the page shows.
+
+It sees plain values and the runtime, never a component, a tokenizer or a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from llama_demo.errors import EmptyMessage, InvalidParameter, LlamaDemoError
+from llama_demo.generation import Stopper
+from llama_demo.messages import DEFAULT_LANGUAGE, Messages, shortened, size
+from llama_demo.observe import LOG
+from llama_demo.values import ChatUpdate, LoadProgress, Reply, Sampling, Turn, Waiting, turns_from
+
+if TYPE_CHECKING:
+    from llama_demo.runtime import Runtime
+
+View = dict[str, Any]
+"""What the page shows of a reply in progress: small, of constant size but for the text, and in the visitor's words."""
+_SAMPLING = frozenset(field.name for field in fields(Sampling))
+_ID_CHARACTERS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the page asked for, checked."""
+
+    id: str
+    turns: tuple[Turn, ...]
+    model: str
+    sampling: Sampling
+    continue_last: bool
+
+
+class Replies:
+    """The chat tab's two handlers, and the stop switches of the replies in progress."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._stoppers: dict[str, Stopper] = {}
+
+    async def reply(self, request: Any) -> AsyncIterator[View]:
+        """The views of one reply; the last one has `done`. An error is a view too: one sentence, no traceback."""
+        identity, language = _identity(request)
+        words = self._runtime.messages(language)
+        stopper = self._stoppers[identity] = Stopper()
+        try:
+            question = read_question(request, self._runtime.default_model)
+            updates = self._runtime.generation.chat(
+                question.turns,
+                model=question.model,
+                sampling=question.sampling,
+                continue_last=question.continue_last,
+                stopper=stopper,
+            )
+            last: ChatUpdate | None = None
+            view = _view(identity)
+            async with aclosing(updates):
+                async for update in updates:
+                    if update is not last:
+                        last, view = update, self._show(identity, update, words)
+                    yield view
+            if not view["done"]:
+                yield {**view, "note": "", "finish": "cancelled", "done": True}
+        except LlamaDemoError as error:
+            yield _view(identity, error=words.error(error), done=True)
+        except Exception as error:
+            LOG.exception("the page's reply failed")
+            yield _view(identity, error=words.error(error), done=True)
+        finally:
+            if self._stoppers.get(identity) is stopper:
+                del self._stoppers[identity]
+            stopper.stop()
+
+    def stop(self, identity: Any) -> None:
+        """Ends the reply called `identity`, if it is in progress. Nobody can know another visitor's identity."""
+        if isinstance(identity, str) and (stopper := self._stoppers.get(identity)) is not None:
+            stopper.stop()
+
+    def _show(self, identity: str, update: ChatUpdate, words: Messages) -> View:
+        if isinstance(update, Waiting):
+            return _view(identity, note=waiting_words(update, words))
+        if isinstance(update, LoadProgress):
+            return _view(identity, note=loading_words(update, words))
+        return _reply_view(identity, update, self._title(update.model), words)
+
+    def _title(self, name: str) -> str:
+        return next((entry.title for entry in self._runtime.catalog.entries if entry.name == name), name)
+
+
+def read_question(request: Any, default_model: str) -> Question:
+    """Reads what the page sent. Raises `InvalidInput`: whoever writes to the port can send anything."""
+    if not isinstance(request, Mapping):
+        raise InvalidParameter("request", type(request).__name__, "an object")
+    sampling = request.get("sampling")
+    if not isinstance(sampling, Mapping) or not set(sampling) <= _SAMPLING:
+        raise InvalidParameter("sampling", shortened(str(sampling)), f"an object with {', '.join(sorted(_SAMPLING))}")
+    model = request.get("model") or default_model
+    if not isinstance(model, str):
+        raise InvalidParameter("model", model, "a text")
+    identity, _ = _identity(request)
+    turns = turns_from(request.get("turns"), None, request.get("system_prompt") or "")
+    if turns and turns[-1].role == "user" and not turns[-1].content.strip():
+        raise EmptyMessage()
+    return Question(
+        id=identity,
+        turns=turns,
+        model=model,
+        sampling=Sampling(**sampling),
+        continue_last=request.get("continue_last") is True,
+    )
+
+
+def _identity(request: Any) -> tuple[str, str]:
+    """The reply's name, which the page drew at random, and the visitor's language."""
+    given = request if isinstance(request, Mapping) else {}
+    identity, language = given.get("id"), given.get("language")
+    return (
+        identity[:_ID_CHARACTERS] if isinstance(identity, str) else "",
+        language if isinstance(language, str) else DEFAULT_LANGUAGE,
+    )
+
+
+def waiting_words(waiting: Waiting, words: Messages) -> str:
+    """The place in the line, and about how long it takes."""
+    if waiting.seconds is None:
+        return words("chat.waiting", place=waiting.place)
+    return words("chat.waiting_seconds", place=waiting.place, seconds=max(1, round(waiting.seconds)))
+
+
+def loading_words(progress: LoadProgress, words: Messages) -> str:
+    """The step of the load, its bytes where it counts them, and its seconds."""
+    step = words(f"models.step_{progress.step}", place=progress.place or 1)
+    seconds = round(progress.seconds)
+    if progress.done_bytes is None:
+        return words("models.progress", step=step, seconds=seconds)
+    done = size(progress.done_bytes)
+    if progress.total_bytes is None:
+        return words("models.progress_bytes", step=step, done=done, seconds=seconds)
+    return words("models.progress_total", step=step, done=done, total=size(progress.total_bytes), seconds=seconds)
+
+
+def _view(identity: str, **data: Any) -> View:
+    return {"id": identity, "text": None, "note": "", "error": "", "finish": "", "done": False, **data}
+
+
+def _reply_view(identity: str, reply: Reply, title: str, words: Messages) -> View:
+    used = reply.prompt_tokens + reply.new_tokens
+    view = _view(
+        identity,
+        text=reply.text,
+        note="" if reply.text else words("chat.reading"),
+        title=title,
+        used=used,
+        room=reply.context_tokens,
+        context=words("chat.context", used=used, total=reply.context_tokens),
+        dropped=words("chat.dropped", count=reply.dropped_turns) if reply.dropped_turns else "",
+    )
+    if reply.finish is None:
+        return view
+    return {
+        **view,
+        "note": "",
+        "finish": reply.finish,
+        "done": True,
+        "stats": stats_words(reply, words),
+        "details": words("chat.details", model=title, seed=reply.seed, tokens=reply.prompt_tokens),
+        "prompt": reply.prompt,
+    }
+
+
+def stats_words(reply: Reply, words: Messages) -> str:
+    """The line under a reply: first token, speed, length, and how it ended where that needs saying."""
+    parts = []
+    if reply.speed is not None:
+        parts.append(words("chat.first_token", seconds=f"{reply.speed.first_token_seconds:.2f}"))
+        if reply.new_tokens > 1:
+            parts.append(words("chat.speed", speed=f"{reply.speed.tokens_per_second:.0f}"))
+    parts.append(words("chat.tokens", count=reply.new_tokens))
+    if reply.finish in ("length", "cancelled"):
+        parts.append(words(f"chat.finish_{reply.finish}"))
+    return " · ".join(parts)
