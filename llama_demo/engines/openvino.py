@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from llama_demo.checkpoints.gguf import GGUFHeader, read_header
 from llama_demo.engines import Abilities
-from llama_demo.engines.openvino_messages import Add, Cancel, Cancelled, Load, Loaded, Progress, Refused, Step
+from llama_demo.engines.openvino_messages import (
+    BLOCK_TOKENS,
+    Add,
+    Cancel,
+    Cancelled,
+    Load,
+    Loaded,
+    Progress,
+    Refused,
+    Step,
+)
 from llama_demo.engines.stream import TokenStream
 from llama_demo.engines.worker import Worker
 from llama_demo.errors import Closing, DoesNotFit, EngineCrashed, PromptTooLong, Unsupported
@@ -30,8 +40,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-BLOCK_TOKENS = 32
-"""Tokens in a block of OpenVINO's KV cache on the CPU."""
 _LARGEST_MIN_P = 1.0 - 2.0**-24
 """OpenVINO refuses 1.0 itself; no token but the likeliest is as likely as this share of it."""
 

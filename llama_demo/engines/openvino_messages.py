@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from llama_demo.values import FinishReason
 
+BLOCK_TOKENS = 32
+"""Tokens in a block of OpenVINO's KV cache on the CPU."""
+
 
 class Load(NamedTuple):
     """Opens a model for generation. `kv_blocks` of the cache hold `BLOCK_TOKENS` tokens each."""
@@ -77,3 +80,29 @@ def exact_properties(reproducible: bool) -> dict[str, str | int]:
         "INFERENCE_PRECISION_HINT": "f32",
         "KV_CACHE_PRECISION": "f32",
     }
+
+
+class LoadGraph(NamedTuple):
+    """Opens a model for scores and features. `graph_folder` keeps what is made of the GGUF file for it."""
+
+    path: str
+    graph_folder: str
+    reproducible: bool
+
+
+class ScoreIds(NamedTuple):
+    call: int
+    ids: tuple[int, ...]
+    top_k: int
+
+
+class EmbedIds(NamedTuple):
+    call: int
+    batch: tuple[tuple[int, ...], ...]
+
+
+class Answer(NamedTuple):
+    """`value`: the `Scores`, or the array of features."""
+
+    call: int
+    value: object

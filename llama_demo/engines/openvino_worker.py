@@ -43,7 +43,7 @@ def main() -> None:
     order = connection.recv()
     try:
         pipeline = open_pipeline(order)
-        answer: object = Loaded(_process_bytes(), pipeline.get_metrics().cache_size_in_bytes)
+        answer: object = Loaded(process_bytes(), pipeline.get_metrics().cache_size_in_bytes)
     except Exception as error:
         answer = load_problem(error)
     connection.send(answer)
@@ -112,7 +112,8 @@ def _config(settings: dict[str, float | int | bool], eos_ids: tuple[int, ...]) -
     return config
 
 
-def _process_bytes() -> int:
+def process_bytes() -> int:
+    """What this process has in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
