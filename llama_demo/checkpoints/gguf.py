@@ -1,0 +1,112 @@
+"""What a GGUF file of a Llama says about itself, checked, and the ways in and out of that format.
+
+`read_header` before anything else; `requantize`, `write_tokenizer` and `write_gguf` make the files an engine is given.
+Knows no engine but the list of types that OpenVINO computes faithfully.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama_demo.checkpoints.gguf_read import Container, Metadata, read_container
+from llama_demo.checkpoints.gguf_requantize import requantize
+from llama_demo.checkpoints.gguf_tokenizer import write_tokenizer
+
+__all__ = ["FAITHFUL_TYPES", "GGUFHeader", "needs_requantizing", "read_header", "requantize", "write_tokenizer"]
+
+FAITHFUL_TYPES = frozenset({"F32", "F16", "Q8_0", "Q4_0"})
+"""The tensor types whose values OpenVINO's GGUF reader keeps; it rounds the asymmetric ones (Q4_1: KL 0.54)."""
+
+
+@dataclass(frozen=True, slots=True)
+class GGUFHeader:
+    """A Llama's own account of itself. Lengths are in tokens or in numbers, `bytes` is the whole file's."""
+
+    path: Path
+    architecture: str
+    name: str
+    tensor_types: Mapping[str, int]
+    """How many tensors there are of each type, by the type's name (`Q8_0`)."""
+    context_length: int
+    embedding_length: int
+    feed_forward_length: int
+    block_count: int
+    head_count: int
+    head_count_kv: int
+    head_dim: int
+    vocab_size: int
+    tied_embeddings: bool
+    tokenizer_model: str
+    """`llama` (SentencePiece) or `gpt2` (byte-level)."""
+    parameters: int
+    bytes: int
+
+
+def read_header(path: Path) -> GGUFHeader:
+    """Raises `BadCheckpoint` for anything but a whole GGUF file of the llama architecture with all its tensors."""
+    return header_of(read_container(path))
+
+
+def header_of(container: Container) -> GGUFHeader:
+    """The same from a container that has been read already."""
+    metadata = Metadata(container)
+    architecture = metadata.text("general.architecture")
+    if architecture != "llama":
+        raise metadata.bad(f"its architecture is {architecture}, and only llama can be used here")
+    if container.fields.get("split.count", 1) != 1:
+        raise metadata.bad("it is one part of several; join them with `llama-gguf-split --merge` first")
+    heads, width = metadata.count("llama.attention.head_count"), metadata.count("llama.embedding_length")
+    tokens = container.fields.get("tokenizer.ggml.tokens")
+    if not isinstance(tokens, list) or not tokens:
+        raise metadata.bad("its metadata lack tokenizer.ggml.tokens")
+    names = {tensor.name for tensor in container.tensors}
+    blocks = metadata.count("llama.block_count")
+    _check_tensors(metadata, names, blocks)
+    return GGUFHeader(
+        path=container.path,
+        architecture=architecture,
+        name=str(container.fields.get("general.name", container.path.stem)),
+        tensor_types=Counter(tensor.type.name for tensor in container.tensors),
+        context_length=metadata.count("llama.context_length"),
+        embedding_length=width,
+        feed_forward_length=metadata.count("llama.feed_forward_length"),
+        block_count=blocks,
+        head_count=heads,
+        head_count_kv=metadata.count("llama.attention.head_count_kv", heads),
+        head_dim=metadata.count("llama.attention.key_length", max(1, width // heads)),
+        vocab_size=len(tokens),
+        tied_embeddings="output.weight" not in names,
+        tokenizer_model=metadata.text("tokenizer.ggml.model"),
+        parameters=sum(tensor.items for tensor in container.tensors),
+        bytes=container.bytes,
+    )
+
+
+def needs_requantizing(header: GGUFHeader) -> bool:
+    """Whether any tensor is of a type that OpenVINO would not compute faithfully."""
+    return not FAITHFUL_TYPES.issuperset(header.tensor_types)
+
+
+_BLOCK_TENSORS = (
+    "attn_norm",
+    "attn_q",
+    "attn_k",
+    "attn_v",
+    "attn_output",
+    "ffn_norm",
+    "ffn_gate",
+    "ffn_up",
+    "ffn_down",
+)
+
+
+def _check_tensors(metadata: Metadata, names: set[str], blocks: int) -> None:
+    if blocks > len(names):
+        raise metadata.bad(f"it claims {blocks} layers and has {len(names)} tensors")
+    wanted = [f"blk.{block}.{part}.weight" for block in range(blocks) for part in _BLOCK_TENSORS]
+    for name in ("token_embd.weight", *wanted, "output_norm.weight"):
+        if name not in names:
+            raise metadata.bad(f"its tensor {name} is missing")
