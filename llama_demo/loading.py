@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
 
-from llama_demo import hub
+from llama_demo import hub, prompts
 from llama_demo.catalog import Catalog, Entry
 from llama_demo.checkpoints import gguf
 from llama_demo.devices import CPU
@@ -110,6 +110,7 @@ class Loader:
         except PermissionError as error:
             raise CacheNotWritable(str(error.filename or self._settings.cache_dir)) from None
         tokenizer = Tokenizer.load(files.tokenizer)
+        tokenizer.chat_template = tokenizer.chat_template or prompts.template_for(entry.name)
         report(LoadProgress("load"))
         engine = self._start(name, entry, files, tokenizer)
         try:

@@ -1,0 +1,176 @@
+"""A model's tokenizer: text to ids and back, with what visitors write kept apart from what the template writes.
+
+It uses `tokenizers` alone, so that the page needs no torch, and knows no conversation.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken
+from tokenizers import Tokenizer as FastTokenizer
+
+from llama_demo.errors import BadCheckpoint
+
+_CHAT_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<|end_of_turn|>")
+"""End tokens of chat turns; one ends a reply where the model's own template writes it."""
+
+
+class Tokenizer:
+    """Made by `load`. Text is encoded as the model was trained to see it, without BOS or EOS of its own."""
+
+    def __init__(self, document: str, config: Mapping[str, Any], chat_template: str | None) -> None:
+        self.backend = FastTokenizer.from_str(document)
+        self._plain = FastTokenizer.from_str(document)
+        self._plain.encode_special_tokens = True
+        self.chat_template = chat_template
+        self.vocabulary_size: int = self.backend.get_vocab_size()
+        self.special_tokens = {
+            token.content: number for number, token in self.backend.get_added_tokens_decoder().items() if token.special
+        }
+        self.named_tokens = {
+            name: text
+            for name in ("bos_token", "eos_token", "unk_token", "pad_token")
+            if (text := _token(config, name))
+        }
+        self.bos_id = self._id("bos_token")
+        self.eos_ids = self._end_ids(config)
+        self._secrets = _Secrets(document, self.special_tokens)
+
+    @classmethod
+    def load(cls, folder: Path) -> Tokenizer:
+        """Reads tokenizer.json and, where they are there, tokenizer_config.json, generation_config.json and
+        chat_template.jinja. Raises `BadCheckpoint`."""
+        path = folder / "tokenizer.json"
+        try:
+            document = path.read_text(encoding="utf-8")
+            config = {**_json(folder / "generation_config.json"), **_json(folder / "tokenizer_config.json")}
+            return cls(document, config, _template(folder, config))
+        except FileNotFoundError:
+            raise BadCheckpoint(str(path), "the file is missing") from None
+        except Exception as error:  # noqa: BLE001 (the library raises plain Exception for a file it cannot read)
+            raise BadCheckpoint(str(path), f"it cannot be read as a tokenizer ({type(error).__name__})") from None
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of plain text: a marker such as `<|im_start|>` in it is ordinary text."""
+        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids` without special tokens."""
+        text: str = self.backend.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def guard(self, text: str) -> str:
+        """A visitor's text as it may stand in a template: its markers are disguised until `encode_guarded`."""
+        return self._secrets.guard(text)
+
+    def reveal(self, rendered: str) -> str:
+        """A rendered template as people read it: visitors' markers as they wrote them."""
+        return self._secrets.reveal(rendered)
+
+    def encode_guarded(self, rendered: str) -> list[int]:
+        """The ids of a rendered template: its own markers become special ids, a visitor's stay text."""
+        return self._secrets.encode(rendered)
+
+    def _id(self, name: str) -> int | None:
+        text = self.named_tokens.get(name)
+        number: int | None = None if text is None else self.backend.token_to_id(text)
+        return number
+
+    def _end_ids(self, config: Mapping[str, Any]) -> frozenset[int]:
+        given = config.get("eos_token_id")
+        ids = {number for number in (given if isinstance(given, list) else [given]) if isinstance(number, int)}
+        own = self._id("eos_token")
+        template = self.chat_template or ""
+        ends = (self.backend.token_to_id(end) for end in _CHAT_ENDS if end in template)
+        return frozenset(ids | {number for number in (own, *ends) if number is not None})
+
+
+class _Secrets:
+    """Encodes a rendered template whose special tokens go by names that nobody can guess.
+
+    The tokenizer's special tokens are renamed at random; the template's markers are given the new names just before
+    encoding. One pass over the whole text gives the very ids that the plain tokenizer would, yet a visitor who writes
+    a marker gets its letters.
+    """
+
+    def __init__(self, document: str, special_tokens: Mapping[str, int]) -> None:
+        nonce = secrets.token_hex(16)
+        self._template_names = {token: f"<{nonce}-t{index}>" for index, token in enumerate(special_tokens)}
+        self._visitor_names = {token: f"<{nonce}-v{index}>" for index, token in enumerate(special_tokens)}
+        self._visitor_tokens = {name: token for token, name in self._visitor_names.items()}
+        self._markers = _pattern(special_tokens)
+        self._disguised = _pattern(self._visitor_tokens)
+        self._tokenizer, self._real_ids = self._renamed(document, special_tokens)
+
+    def guard(self, text: str) -> str:
+        return self._markers.sub(lambda found: self._visitor_names[found[0]], text)
+
+    def reveal(self, rendered: str) -> str:
+        return self._disguised.sub(lambda found: self._visitor_tokens[found[0]], rendered)
+
+    def encode(self, rendered: str) -> list[int]:
+        text = self.reveal(self._markers.sub(lambda found: self._template_names[found[0]], rendered))
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return [self._real_ids.get(number, number) for number in ids]
+
+    def _renamed(self, document: str, special_tokens: Mapping[str, int]) -> tuple[FastTokenizer, dict[int, int]]:
+        parsed = json.loads(document)
+        added = parsed.get("added_tokens") or []
+        parsed["added_tokens"] = [token for token in added if not token.get("special")]
+        parsed["post_processor"] = None
+        tokenizer = FastTokenizer.from_str(json.dumps(parsed))
+        strips = {token["content"]: token for token in added if token.get("special")}
+        tokenizer.add_special_tokens(
+            [
+                AddedToken(
+                    name,
+                    special=True,
+                    normalized=False,
+                    lstrip=strips[token].get("lstrip", False),
+                    rstrip=strips[token].get("rstrip", False),
+                )
+                for token, name in self._template_names.items()
+            ]
+        )
+        real_ids = {}
+        for token, name in self._template_names.items():
+            if (number := tokenizer.token_to_id(name)) is not None:
+                real_ids[number] = special_tokens[token]
+        return tokenizer, real_ids
+
+
+def _pattern(texts: Mapping[str, object]) -> re.Pattern[str]:
+    """Finds any of `texts`, the longest first; nothing where there are none."""
+    ordered = sorted(texts, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, ordered)) if ordered else r"(?!)")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else {}
+
+
+def _token(config: Mapping[str, Any], name: str) -> str | None:
+    """A token is written as its text, or as an object that has it as `content`."""
+    value = config.get(name)
+    text = value.get("content") if isinstance(value, Mapping) else value
+    return text if isinstance(text, str) else None
+
+
+def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    value = config.get("chat_template")
+    if isinstance(value, list):
+        value = next((entry.get("template") for entry in value if entry.get("name") == "default"), None)
+    return value if isinstance(value, str) else None

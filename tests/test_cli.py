@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from llama_demo import cli, doctor
+from llama_demo.catalog import EMBEDDED
+
+
+def test_a_wrong_option_is_one_line_on_stderr_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["serve", "--port", "http"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("--port is http, but it must be a whole number")
+    assert err.count("\n") == 1
+
+
+def test_an_unknown_model_is_refused_with_the_nearest_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["serve", "--model", "smollm2"]) == 2
+    assert EMBEDDED.name in capsys.readouterr().err
+
+
+def test_a_busy_port_is_said_and_nothing_is_started(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        assert cli.main(["serve", "--port", str(port)]) == 1
+    err = capsys.readouterr().err
+    assert f"Port {port} on 127.0.0.1 is in use" in err
+    assert err.count("\n") == 1
+
+
+def test_models_lists_what_there_is_and_whether_it_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["models", "--json", "--memory-gb", "4"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert entry["name"] == EMBEDDED.name
+    assert entry["state"] == "absent"
+    assert entry["fits"] is True
+    assert cli.main(["models", "--memory-gb", "0.1"]) == 0
+    assert "too large here" in capsys.readouterr().out
+
+
+def test_doctor_finds_nothing_wrong_where_everything_is_installed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "the embedded model is installed" in out
+    assert "FAIL" not in out
+
+
+def test_doctor_names_a_missing_package_and_what_to_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "PACKAGES", ("gradio", "no-such-package"))
+    assert cli.main(["doctor"]) == 1
+    assert "no-such-package is missing: run `pip install -r requirements.txt`" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["serve", "models", "doctor", "bench"])
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([command, "--help"])
+    assert caught.value.code == 0
+    assert "usage" in capsys.readouterr().out
+
+
+def test_bench_refuses_another_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "http://example.com"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_unexpected_error_is_words_on_stderr_and_never_a_traceback_there(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(settings: object) -> list[object]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(doctor, "examine", broken)
+    assert cli.main(["doctor"]) == 1
+    assert "Something went wrong" in capsys.readouterr().err
+
+
+def test_the_command_line_imports_nothing_heavy_before_it_needs_to() -> None:
+    import subprocess
+
+    program = "import sys, llama_demo.cli; print(sorted({'gradio', 'torch', 'openvino', 'numpy'} & set(sys.modules)))"
+    root = Path(cli.__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=root)
+    assert done.stdout.strip() == "[]"
