@@ -73,6 +73,16 @@ class BenchPlan:
         if self.probe and not self.probe.startswith("/"):
             raise InvalidParameter("probe", self.probe, "a path that begins with /")
 
+    def asks(self) -> list[list[Ask]]:
+        """Each visitor's requests."""
+        return [
+            [
+                Ask(prompt(self.first_prompt + turn * self.visitors + visitor), self.max_new_tokens)
+                for turn in range(self.rounds)
+            ]
+            for visitor in range(self.visitors)
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -122,7 +132,7 @@ class BenchReport:
     def lines(self, words: Messages) -> list[str]:
         """A line a figure, for people."""
         shown = {name: _shown(value) for name, value in self.public().items() if name != "decode_rates"}
-        return [f"{words('bench.' + name):<40}{value}" for name, value in shown.items() if value]
+        return [f"{words('bench.' + name):<48}{value}" for name, value in shown.items() if value]
 
 
 def run(plan: BenchPlan) -> BenchReport:
@@ -130,7 +140,7 @@ def run(plan: BenchPlan) -> BenchReport:
 
     Raises `NothingToMeasure` where no such server answers, `BadCheckpoint` for a tokenizer that cannot be read.
     """
-    count = _counter(plan.tokenizer)
+    count = counter(plan.tokenizer)
     measured, wall_seconds, probes = asyncio.run(_measure(plan))
     return summarise(measured, wall_seconds, count, probes, unit="characters" if plan.tokenizer is None else "tokens")
 
@@ -240,21 +250,25 @@ async def _measure(plan: BenchPlan) -> tuple[list[Measured], float, list[float |
         client = await connect(http, plan)
         probes: list[float | None] = []
         prober = asyncio.create_task(_probe(http, plan.url + plan.probe, probes)) if plan.probe else None
-        started = time.perf_counter()
-        by_visitor = await asyncio.gather(*(_visit(client, plan, visitor) for visitor in range(plan.visitors)))
-        wall_seconds = time.perf_counter() - started
+        measured, wall_seconds = await visits(client, plan.asks(), plan.timeout_seconds)
         if prober is not None:
             prober.cancel()
             await asyncio.gather(prober, return_exceptions=True)
-    return [request for requests in by_visitor for request in requests], wall_seconds, probes if plan.probe else None
+    return measured, wall_seconds, probes if plan.probe else None
 
 
-async def _visit(client: ReplyClient, plan: BenchPlan, visitor: int) -> list[Measured]:
-    requests = []
-    for turn in range(plan.rounds):
-        ask = Ask(prompt(plan.first_prompt + turn * plan.visitors + visitor), plan.max_new_tokens)
-        requests.append(await timed(client, ask, visitor, plan.timeout_seconds))
-    return requests
+async def visits(
+    client: ReplyClient, asks: Sequence[Sequence[Ask]], timeout_seconds: float
+) -> tuple[list[Measured], float]:
+    """All visitors at once, each sending its own requests one after the other; what each met, and seconds in all."""
+
+    async def visit(visitor: int) -> list[Measured]:
+        return [await timed(client, ask, visitor, timeout_seconds) for ask in asks[visitor]]
+
+    started = time.perf_counter()
+    by_visitor = await asyncio.gather(*(visit(visitor) for visitor in range(len(asks))))
+    wall_seconds = time.perf_counter() - started
+    return [request for requests in by_visitor for request in requests], wall_seconds
 
 
 async def _probe(http: httpx.AsyncClient, url: str, seconds: list[float | None]) -> None:
@@ -268,7 +282,8 @@ async def _probe(http: httpx.AsyncClient, url: str, seconds: list[float | None])
         await asyncio.sleep(PROBE_SECONDS)
 
 
-def _counter(tokenizer: Path | None) -> Count:
+def counter(tokenizer: Path | None) -> Count:
+    """Counts a text's tokens, or its characters where there is no tokenizer. Raises `BadCheckpoint`."""
     if tokenizer is None:
         return len
     from llama_demo.tokenizer import Tokenizer

@@ -190,7 +190,7 @@ def test_the_probe_is_timed_while_visitors_are_served_and_its_failures_are_count
     app.unhealthy = True
     report = bench.run(BenchPlan(app.url, visitors=2, rounds=3, first_prompt=30, probe="/health"))
     assert report.probe_p95_seconds is None
-    assert report.probe_failures >= 1
+    assert report.probe_failures
 
 
 def test_the_openai_api_is_measured_in_the_same_words(app: ScriptedApp) -> None:

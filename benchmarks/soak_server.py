@@ -1,0 +1,66 @@
+"""The app with two doors more, for `soak` alone: how full the model's cache is, and unloading it.
+
+It loads nothing by itself, so that the page's own memory can be taken first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import threading
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from llama_demo import api, ui
+from llama_demo.engines.openvino import OpenVINOEngine
+from llama_demo.runtime import Runtime
+from llama_demo.settings import Settings
+from llama_demo.values import ModelState
+
+POLL_SECONDS = 0.1
+
+
+def routes(runtime: Runtime) -> list[Route]:
+    name = runtime.default_model
+
+    async def cache(_: Request) -> JSONResponse:
+        used = 0.0
+        if runtime.registry.status(name).state is ModelState.READY:
+            with runtime.registry.lease(name) as loaded:
+                if isinstance(loaded.engine, OpenVINOEngine):
+                    used = loaded.engine.stats().cache_used
+        return JSONResponse({"used": used})
+
+    async def unload(_: Request) -> JSONResponse:
+        runtime.registry.unload(name)
+        while runtime.registry.status(name).state is not ModelState.ABSENT:
+            await asyncio.sleep(POLL_SECONDS)
+        return JSONResponse({})
+
+    return [Route("/soak/cache", cache), Route("/soak/unload", unload, methods=["POST"]), *api.routes(runtime)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("port", type=int)
+    parser.add_argument("cache", type=Path)
+    given = parser.parse_args()
+    with Runtime(Settings(port=given.port, cache_dir=given.cache)) as runtime:
+        page = ui.build(runtime)
+        page.launch(
+            server_name=runtime.settings.host,
+            server_port=given.port,
+            ssr_mode=False,
+            prevent_thread_lock=True,
+            quiet=True,
+            app_kwargs={"routes": routes(runtime)},
+            **ui.launch_options(runtime),
+        )
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()
