@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_demo.errors import EmptyMessage, InvalidParameter, LlamaDemoError
 from llama_demo.generation import Stopper
-from llama_demo.messages import DEFAULT_LANGUAGE, Messages, shortened, size
+from llama_demo.messages import DEFAULT_LANGUAGE, Messages, size
 from llama_demo.observe import LOG
 from llama_demo.values import ChatUpdate, LoadProgress, Reply, Sampling, Turn, Waiting, turns_from
 
@@ -97,8 +97,11 @@ def read_question(request: Any, default_model: str) -> Question:
     if not isinstance(request, Mapping):
         raise InvalidParameter("request", type(request).__name__, "an object")
     sampling = request.get("sampling")
-    if not isinstance(sampling, Mapping) or not set(sampling) <= _SAMPLING:
-        raise InvalidParameter("sampling", shortened(str(sampling)), f"an object with {', '.join(sorted(_SAMPLING))}")
+    if not isinstance(sampling, Mapping):
+        raise InvalidParameter("sampling", type(sampling).__name__, "an object")
+    for name in sampling:
+        if name not in _SAMPLING:
+            raise InvalidParameter("sampling", name, f"one of {', '.join(sorted(_SAMPLING))}")
     model = request.get("model") or default_model
     if not isinstance(model, str):
         raise InvalidParameter("model", model, "a text")

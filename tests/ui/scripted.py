@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
+from typing import Any
 
 from llama_demo.catalog import EMBEDDED, Catalog
 from llama_demo.limits import Limits
@@ -123,3 +124,8 @@ class ScriptedRuntime:
 
     def waiting(self) -> int:
         return 0
+
+
+def scripted(script: Script = echo, pause_seconds: float = 0.0, **settings: object) -> Any:
+    """A `ScriptedRuntime` where the real one's type is asked for."""
+    return ScriptedRuntime(script, pause_seconds, **settings)
