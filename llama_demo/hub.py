@@ -67,12 +67,12 @@ def _check_disk(cache_dir: Path | None, needed_bytes: int) -> None:
 
 def _reporting_bar(report: Callable[[int, int], None], total_bytes: int) -> type[Any]:
     """A tqdm class for `snapshot_download`, which counts what reached the disk in the bar it calls Reconstructing."""
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub.utils.tqdm import tqdm
 
-    class ReportingBar(tqdm):  # type: ignore[misc]
+    class ReportingBar(tqdm):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             self._counts_bytes = str(kwargs.get("desc", "")).startswith("Reconstructing")
-            super().__init__(*args, **{**kwargs, "disable": False, "file": _Silent()})
+            super().__init__(*args, **{**kwargs, "disable": False, "file": _Silent()})  # type: ignore[no-untyped-call]
 
         def update(self, n: float | None = 1) -> bool | None:
             shown: bool | None = super().update(n)

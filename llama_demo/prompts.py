@@ -86,6 +86,11 @@ def render(tokenizer: Tokenizer, turns: Sequence[Turn], *, continue_last: bool =
     )
 
 
+def template_for(name: str) -> str | None:
+    """The template of a model that brings none: Llama-2's for its chat models, by their name; none for base models."""
+    return LLAMA2_TEMPLATE if re.search(r"llama-?2.*chat", name.lower()) else None
+
+
 def fit(
     turns: Sequence[Turn], room_tokens: int, count: Callable[[Sequence[Turn]], int]
 ) -> tuple[tuple[Turn, ...], int]:

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llama_demo.detokenize import PieceStream, StopStrings
+from llama_demo.tokenizer import Tokenizer
+
+TEXTS = [
+    "a  b\n\n c",
+    " leading",
+    "  two leading",
+    "서울은 한국의 수도",
+    "🦙🏽‍♀️ llama",
+    "1,234.5",
+    "\t\n",
+    "\ufffd",
+    "e\u0301",
+]
+texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
+
+
+@pytest.fixture(scope="module", params=["byte-level", "sentencepiece"])
+def tokenizer(request: pytest.FixtureRequest, tiny_folder: Path, tiny_sentencepiece_folder: Path) -> Tokenizer:
+    return Tokenizer.load(tiny_folder if request.param == "byte-level" else tiny_sentencepiece_folder)
+
+
+def pieces(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
+    stream = PieceStream(tokenizer)
+    return [*(stream.add([number]) for number in ids), stream.end()]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_pieces_joined_are_the_whole_text(tokenizer: Tokenizer, text: str) -> None:
+    ids = tokenizer.encode(text)
+    assert "".join(pieces(tokenizer, ids)) == tokenizer.decode(ids)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(text=texts)
+def test_the_pieces_of_any_text_joined_are_the_whole_text(tokenizer: Tokenizer, text: str) -> None:
+    ids = tokenizer.encode(text)
+    made = pieces(tokenizer, ids)
+    assert "".join(made) == tokenizer.decode(ids) == text
+    if "\ufffd" not in text:
+        assert all("\ufffd" not in piece for piece in made)
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=texts, cut=st.integers(min_value=0, max_value=60))
+def test_a_text_cut_anywhere_shows_no_broken_character(tokenizer: Tokenizer, text: str, cut: int) -> None:
+    text = text.replace("\ufffd", "")
+    shown = "".join(pieces(tokenizer, tokenizer.encode(text)[:cut]))
+    assert "\ufffd" not in shown
+    assert text.startswith(shown)
+
+
+def test_how_many_ids_come_at_once_changes_nothing(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode(" ".join(TEXTS))
+    stream = PieceStream(tokenizer)
+    halves = stream.add(ids[:7]) + stream.add(ids[7:]) + stream.end()
+    assert halves == "".join(pieces(tokenizer, ids))
+
+
+def test_a_continued_text_keeps_the_space_before_its_first_word(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode("The boats come back")
+    split = next(index for index in range(1, len(ids)) if tokenizer.decode(ids[:index]) == "The boats")
+    stream = PieceStream(tokenizer, after=ids[:split])
+    assert stream.add(ids[split:]) + stream.end() == " come back"
+
+
+def test_special_tokens_have_no_text(tokenizer: Tokenizer) -> None:
+    assert PieceStream(tokenizer).add([1, *tokenizer.encode("x"), 2]) == "x"
+
+
+@pytest.mark.parametrize(
+    ("stops", "texts", "shown", "hit"),
+    [
+        (["\nUser:"], ["Hello", "\nUs", "er: more"], "Hello", True),
+        (["\nUser:"], ["Hello", "\nUs", "ually"], "Hello\nUsually", False),
+        (["end", "e"], ["the end"], "th", True),
+        (["서울"], ["수도는 ", "서", "울이다"], "수도는 ", True),
+        (["aab"], ["aa", "aab"], "aa", True),
+        ([], ["anything"], "anything", False),
+        (["", "x"], ["abc"], "abc", False),
+    ],
+)
+def test_text_flows_up_to_the_first_stop_string(stops: list[str], texts: list[str], shown: str, hit: bool) -> None:
+    matcher, emitted, found = StopStrings(stops), "", False
+    for text in texts:
+        if not found:
+            piece, found = matcher.add(text)
+            emitted += piece
+    assert (emitted if found else emitted + matcher.end(), found) == (shown, hit)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    stops=st.lists(st.text("ab", min_size=1, max_size=4), max_size=3),
+    parts=st.lists(st.text("ab", max_size=3), max_size=8),
+)
+def test_no_part_of_a_stop_string_leaks_however_the_text_is_cut(stops: list[str], parts: list[str]) -> None:
+    whole = "".join(parts)
+    places = [place for stop in stops if (place := whole.find(stop)) >= 0]
+    matcher, emitted = StopStrings(stops), ""
+    for part in parts:
+        piece, hit = matcher.add(part)
+        emitted += piece
+        if hit:
+            assert all(stop not in emitted for stop in stops)
+            assert min(places) >= len(emitted)
+            return
+    assert not places
+    assert emitted + matcher.end() == whole
