@@ -18,7 +18,8 @@ def folder(request: pytest.FixtureRequest, tiny_folder: Path, tiny_sentencepiece
 @pytest.mark.parametrize("text", TEXTS)
 def test_text_goes_to_ids_and_back(folder: Path, text: str) -> None:
     tokenizer = Tokenizer.load(folder)
-    assert tokenizer.decode(tokenizer.encode(text)) == text
+    back = tokenizer.decode(tokenizer.encode(text))
+    assert back in (text, text.removeprefix(" "))  # SentencePiece's own first space is part of every text
 
 
 @pytest.mark.parametrize("text", TEXTS[:6])
