@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -272,6 +273,7 @@ def test_those_who_wait_for_memory_have_a_place_each_and_are_served_in_order(
 def test_a_wait_for_memory_ends_after_its_time_and_names_who_holds_it(
     machine: Machine, registry: Registry[Pretend]
 ) -> None:
+    use_once(registry, "tiny")
     taken(registry.request("a"))
     ticket = registry.request("c")
     machine.now = WAIT_SECONDS - 0.5
@@ -314,8 +316,10 @@ def test_who_joins_a_wait_has_a_whole_wait_of_its_own_but_the_place_of_its_reque
 def test_a_blocked_waiter_is_told_in_time_by_the_registrys_own_thread(machine: Machine) -> None:
     registry = Registry(budgets={"cpu": 10}, plan=machine.plan, load=machine.load, idle_seconds=None, wait_seconds=0.05)
     taken(registry.request("a"))
+    begun = time.monotonic()
     with pytest.raises(MemoryHeld):
         registry.request("c").wait(PATIENCE_SECONDS)
+    assert time.monotonic() - begun < PATIENCE_SECONDS / 2
     registry.close()
 
 
@@ -361,16 +365,21 @@ def test_a_failed_load_is_told_to_all_who_wait_and_kept_until_the_next_request(
     machine.errors["a"] = [cause]
     tickets = [registry.request("a"), registry.request("a")]
     machine.let_go("load a")
+    told = []
     for ticket in tickets:
         with pytest.raises(LoadFailed) as failed:
             ticket.wait(PATIENCE_SECONDS)
         assert (failed.value.name, failed.value.cause) == ("a", cause)
+        told.append(failed.value)
+    assert told[0] is not told[1], "each is raised in another thread"
     status = registry.status("a")
     assert (status.state, status.bytes) == (ModelState.FAILED, 0)
     assert isinstance(status.error, LoadFailed)
     assert registry.used_bytes("cpu") == 0
     taken(registry.request("a"))
     assert registry.status("a").state is ModelState.READY
+    registry.unload("a")
+    assert registry.status("a").state is ModelState.DRAINING
 
 
 def test_any_exception_of_a_load_reaches_who_waits(machine: Machine, registry: Registry[Pretend]) -> None:

@@ -118,8 +118,8 @@ class World:
             self.bytes[PLANS[resident.name].device] -= PLANS[resident.name].bytes
 
     def let_go(self, names: list[str]) -> None:
-        """These were unloaded: the registry may drain them under their users."""
-        self.unwanted.update(name for name in names if name in self.loading)
+        """These were unloaded: the registry may drain them under their users, and what is loading once it is there."""
+        self.unwanted.update(names)
         for resident in self.residents:
             resident.let_go |= resident.name in names
 
@@ -324,8 +324,8 @@ class Play:
         elif what == "unload":
             self.registry.unload(name)
         elif what == "die":
-            for resident in list(world.residents):
-                resident.healthy &= resident.name != name
+            for resident in [resident for resident in list(world.residents) if resident.name == name]:
+                resident.healthy = False
         elif what == "time":
             with world.changed:
                 world.now += number * 10.0
@@ -360,7 +360,7 @@ class Play:
             if visitor.lease is not None:
                 value = visitor.lease.value
                 kept = value.let_go or not value.healthy or self.registry.status(value.name).state is ModelState.READY
-                world.judge(kept or value.name in world.loading, f"{value.name} was evicted under a lease")
+                world.judge(kept, f"{value.name} was evicted under a lease")
             if visitor.ticket is not None:
                 late = now >= visitor.asked_at + WAIT_SECONDS
                 self._collect(visitor)
