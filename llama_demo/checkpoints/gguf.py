@@ -11,11 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from llama_demo.checkpoints.gguf_convert import write_gguf
 from llama_demo.checkpoints.gguf_read import Container, Metadata, read_container
 from llama_demo.checkpoints.gguf_requantize import requantize
 from llama_demo.checkpoints.gguf_tokenizer import write_tokenizer
 
-__all__ = ["FAITHFUL_TYPES", "GGUFHeader", "needs_requantizing", "read_header", "requantize", "write_tokenizer"]
+__all__ = [
+    "FAITHFUL_TYPES",
+    "GGUFHeader",
+    "needs_requantizing",
+    "read_header",
+    "requantize",
+    "write_gguf",
+    "write_tokenizer",
+]
 
 FAITHFUL_TYPES = frozenset({"F32", "F16", "Q8_0", "Q4_0"})
 """The tensor types whose values OpenVINO's GGUF reader keeps; it rounds the asymmetric ones (Q4_1: KL 0.54)."""

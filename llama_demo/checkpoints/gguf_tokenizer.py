@@ -95,7 +95,7 @@ def _byte_level(metadata: Metadata, tokens: Sequence[str]) -> tuple[Tokenizer, b
     vocabulary = {token: number for number, token in enumerate(tokens)}
     merges = [_merge(metadata, vocabulary, line) for line in metadata.texts("tokenizer.ggml.merges")]
     pre = metadata.text("tokenizer.ggml.pre", "default")
-    words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pre not in _LLAMA3)
+    words: pre_tokenizers.PreTokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pre not in _LLAMA3)
     if pre in _SINGLE_DIGITS:
         words = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), words])
     elif pre in _LLAMA3:
@@ -121,8 +121,8 @@ def _sentencepiece(metadata: Metadata, tokens: Sequence[str], kinds: Sequence[fl
     merges = _merges_by_score(tokens, kinds, scores)
     unknown = next((token for token, kind in zip(tokens, kinds, strict=True) if kind == UNKNOWN), None)
     tokenizer = Tokenizer(BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
-    spaces = [normalizers.Replace(" ", _SPACE)]
-    pieces = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    spaces: list[normalizers.Normalizer] = [normalizers.Replace(" ", _SPACE)]
+    pieces: list[decoders.Decoder] = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     if metadata.flag("tokenizer.ggml.add_space_prefix", True):
         spaces.insert(0, normalizers.Prepend(_SPACE))
         pieces.append(decoders.Strip(" ", 1, 0))

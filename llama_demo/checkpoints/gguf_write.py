@@ -70,7 +70,7 @@ class PlannedTensor:
     @property
     def bytes(self) -> int:
         block_items, block_bytes = GGML_QUANT_SIZES[self.type]
-        return math.prod(self.shape) // block_items * block_bytes
+        return math.prod(self.shape) // int(block_items) * int(block_bytes)
 
 
 def type_for(shape: Sequence[int], to: Quantization) -> GGMLQuantizationType:

@@ -1,0 +1,111 @@
+"""Reads the tensors of a Hugging Face folder's safetensors files, some rows at a time, without torch, bfloat16 too.
+
+As with GGUF, nothing declared in a file is believed before it is held against the bytes that are there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llama_demo.errors import BadCheckpoint
+
+_ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+_MOST_HEADER_BYTES = 100_000_000
+_SLICE_ITEMS = 2**22
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """Where one tensor lies. `type` is the format's own name for it: F32, F16 or BF16."""
+
+    path: Path
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    offset: int
+
+    def slices(self, row_multiple: int = 1) -> Iterator[NDArray[np.float32]]:
+        """The values as float32 [rows, row], a few million at a time, in whole groups of `row_multiple` rows.
+
+        Raises `BadCheckpoint` where the file ends too soon or holds what is no number.
+        """
+        row_items = self.shape[-1]
+        rows_left = math.prod(self.shape[:-1])
+        row_bytes = row_items * _ITEM_BYTES[self.type]
+        rows_at_once = max(1, _SLICE_ITEMS // (row_items * row_multiple)) * row_multiple
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            while rows_left:
+                rows = min(rows_left, rows_at_once)
+                raw = file.read(rows * row_bytes)
+                if len(raw) != rows * row_bytes:
+                    raise BadCheckpoint(str(self.path), f"it ends inside the tensor {self.name}")
+                values = _as_float32(raw, self.type).reshape(rows, row_items)
+                if not np.isfinite(values).all():
+                    raise BadCheckpoint(str(self.path), f"it is damaged: {self.name} holds what is no number")
+                yield values
+                rows_left -= rows
+
+
+def read_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """All tensors of the folder's `*.safetensors`, by name. Raises `BadCheckpoint`."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise BadCheckpoint(str(folder), "it has no safetensors files")
+    tensors = {tensor.name: tensor for file in files for tensor in _read_header(file)}
+    for name in _indexed(folder / "model.safetensors.index.json"):
+        if name not in tensors:
+            raise BadCheckpoint(str(folder), f"a safetensors file is missing: none has {name}")
+    return tensors
+
+
+def _indexed(index: Path) -> list[str]:
+    if not index.is_file():
+        return []
+    try:
+        return list(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+    except (ValueError, KeyError, TypeError):
+        raise BadCheckpoint(str(index), "it is not readable as an index of weights") from None
+
+
+def _read_header(path: Path) -> Iterator[StoredTensor]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, _MOST_HEADER_BYTES):
+            raise BadCheckpoint(str(path), "it is not a safetensors file, or it is cut short")
+        try:
+            header = json.loads(file.read(length))
+            header.pop("__metadata__", None)
+            for name, entry in header.items():
+                start, end = entry["data_offsets"]
+                tensor = StoredTensor(path, name, str(entry["dtype"]), tuple(entry["shape"]), 8 + length + start)
+                _check(tensor, end - start)
+                if 8 + length + end > size or start < 0:
+                    raise BadCheckpoint(str(path), f"it is cut short: its tensor {name} ends after the file does")
+                yield tensor
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise BadCheckpoint(str(path), "its header cannot be read") from None
+
+
+def _check(tensor: StoredTensor, length: int) -> None:
+    name, shape, kind = tensor.name, tensor.shape, tensor.type
+    if kind not in _ITEM_BYTES:
+        problem = f"its tensor {name} is of type {kind}, and only F32, F16 and BF16 can be read"
+        raise BadCheckpoint(str(tensor.path), problem)
+    if not shape or min(shape) < 1 or math.prod(shape) * _ITEM_BYTES[kind] != length:
+        raise BadCheckpoint(str(tensor.path), f"it is damaged: {name} has the shape {list(shape)} and {length} bytes")
+
+
+def _as_float32(raw: bytes, kind: str) -> NDArray[np.float32]:
+    if kind == "BF16":
+        # A bfloat16 is the upper half of a float32.
+        return (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
+    return np.frombuffer(raw, "<f4" if kind == "F32" else "<f2").astype(np.float32)
