@@ -19,8 +19,6 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
-from llama_demo.tokenizer import Tokenizer
-
 from benchmarks.conversation import NextTurn, next_turn
 from benchmarks.embedded import Embedded, prepare
 from benchmarks.results import (
@@ -41,6 +39,7 @@ from llama_demo import bench, prompts
 from llama_demo.bench_client import new_http
 from llama_demo.devices import read_cpu
 from llama_demo.errors import LlamaDemoError
+from llama_demo.tokenizer import Tokenizer
 from llama_demo.values import turns_from
 
 ROOT = Path(__file__).parent.parent

@@ -1,0 +1,68 @@
+"""The arithmetic of the benchmarks: ratios, goals, and what a soak found. Nothing is started here."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.results import APP, ENGINE, LLAMA_CPP, USUAL, VLLM, Finding, Results, findings, table
+from benchmarks.soak import Sample, when_first_full
+from benchmarks.soak import findings as soak_findings
+
+
+def test_ratios_are_of_the_same_crowd_and_goals_are_told_met_or_missed() -> None:
+    results = Results(
+        reports={
+            APP: {
+                1: {"decode_rate": 65.0, "per_second": 60.0},
+                16: {"per_second": 600.0, "first_max_seconds": 0.7, "probe_p95_seconds": 0.02},
+                64: {"per_second": 900.0, "failures": 0},
+            },
+            ENGINE: {16: {"per_second": 800.0}},
+            LLAMA_CPP: {1: {"decode_rate": 100.0}},
+            USUAL: {1: {"per_second": 41.0}, 16: {"per_second": 40.0}},
+            VLLM: {16: {"per_second": 500.0}},
+        },
+        next_turn_ratios={ENGINE: 9.0, APP: 2.5},
+    )
+    found = {finding.words: finding for finding in findings(results)}
+    assert [(finding.value, finding.met) for finding in found.values()] == [
+        (0.65, True),
+        (15.0, True),
+        (1.2, True),
+        (0.7, False),
+        (0.0, True),
+        (9.0, True),
+        (2.5, False),
+        (20.0, True),
+        (None, None),
+        (0.75, None),
+        (None, None),
+    ]
+
+
+def test_what_was_not_measured_is_said_and_is_no_failure() -> None:
+    assert all(finding.met is None and "not measured" in finding.line() for finding in findings(Results()))
+
+
+@pytest.mark.parametrize(("value", "met"), [(0.99, False), (1.0, True), (2.0, True), (2.01, False)])
+def test_a_goal_includes_its_limit(value: float, met: bool) -> None:
+    assert Finding("x", value, at_least=1.0, at_most=2.0).met is met
+
+
+def test_a_system_that_was_left_out_stands_in_the_table_with_its_reason() -> None:
+    lines = list(table(Results(reports={APP: {4: {"per_second": 12.34}}}, left_out={VLLM: "not installed"})))
+    assert lines[1].split() == ["this", "app", "4", "12.3", "-", "-", "-", "-", "-", "-"]
+    assert lines[2].endswith("left out: not installed")
+
+
+def test_the_cache_had_first_filled_when_it_was_nearly_as_full_as_it_ever_gets() -> None:
+    samples = [Sample(float(n), n, used) for n, used in enumerate((0.1, 0.5, 0.94, 0.95, 0.9, 0.96))]
+    assert when_first_full(samples).seconds == 3.0
+
+
+def test_a_soak_compares_the_end_with_the_first_full_cache_and_counts_only_the_models_memory() -> None:
+    samples = [Sample(1.0, 500_000_000, 0.2), Sample(2.0, 1_000_000_000, 1.0), Sample(3.0, 1_100_000_000, 0.99)]
+    found = {finding.words: finding for finding in soak_findings(samples, 100_000_000, 200_000_000)}
+    grown, given_back = (found[words] for words in found if words.endswith("%"))
+    assert (grown.value, grown.met) == (pytest.approx(10.0), False)
+    assert (given_back.value, given_back.met) == (pytest.approx(90.0), True)
