@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from llama_demo.engines.stream import TokenStream
 from llama_demo.errors import Closing
 from llama_demo.values import Sampling, Token
 
-GREEDY = Sampling(max_new_tokens=24, temperature=0.0)
-HOT = Sampling(max_new_tokens=24, temperature=1.0, top_p=1.0, top_k=0, seed=7)
+LONG = Sampling(max_new_tokens=400, temperature=1.0, seed=3)
+"""For requests that are not meant to reach their end."""
 
 
 @dataclass
@@ -36,6 +36,16 @@ class Engines:
     prompt: tuple[int, ...]
     exact: bool = True
     tolerance: float = 1e-4
+    tokens: int = 24
+    """The length of the texts: shorter where the engine is slow."""
+
+    @property
+    def greedy(self) -> Sampling:
+        return Sampling(max_new_tokens=self.tokens, temperature=0.0)
+
+    @property
+    def hot(self) -> Sampling:
+        return Sampling(max_new_tokens=self.tokens, temperature=1.0, top_p=1.0, top_k=0, seed=7)
 
     @cached_property
     def reference(self) -> Any:
@@ -79,16 +89,16 @@ def reference_greedy(engines: Engines, prompt: Sequence[int], count: int, **sett
 
 
 def check_greedy_is_the_references(engines: Engines) -> None:
-    made = ids_of(engines.generator.generate(engines.prompt, GREEDY))
+    made = ids_of(engines.generator.generate(engines.prompt, engines.greedy))
     wanted = reference_greedy(engines, engines.prompt, len(made))
     assert made, "nothing was made"
     assert made == wanted
 
 
 def check_a_seed_repeats_alone(engines: Engines) -> None:
-    first = ids_of(engines.generator.generate(engines.prompt, HOT))
-    assert ids_of(engines.generator.generate(engines.prompt, HOT)) == first
-    others = [Sampling(24, 1.0, 1.0, 0, seed=seed) for seed in (8, 9, 10)]
+    first = ids_of(engines.generator.generate(engines.prompt, engines.hot))
+    assert ids_of(engines.generator.generate(engines.prompt, engines.hot)) == first
+    others = [replace(engines.hot, seed=seed) for seed in (8, 9, 10)]
     assert any(ids_of(engines.generator.generate(engines.prompt, other)) != first for other in others), (
         "all seeds give the same text"
     )
@@ -97,13 +107,13 @@ def check_a_seed_repeats_alone(engines: Engines) -> None:
 def check_settings_are_each_requests_own(engines: Engines) -> None:
     """Greedy in three ways and penalised, side by side with hot ones."""
     generator, prompt = engines.generator, engines.prompt
-    greedy = ids_of(generator.generate(prompt, GREEDY))
-    hot = [generator.generate(prompt, Sampling(24, 2.0, 1.0, 0, seed=seed)) for seed in range(3)]
+    greedy = ids_of(generator.generate(prompt, engines.greedy))
+    hot = [generator.generate(prompt, replace(engines.hot, temperature=2.0, seed=seed)) for seed in range(3)]
     narrow = {
-        "top_k": generator.generate(prompt, Sampling(24, 2.0, 1.0, 1, seed=1)),
-        "top_p": generator.generate(prompt, Sampling(24, 1.0, 0.01, 0, seed=1)),
-        "min_p": generator.generate(prompt, Sampling(24, 1.0, 1.0, 0, min_p=1.0, seed=1)),
-        "temperature": generator.generate(prompt, Sampling(24, 0.001, 1.0, 0, seed=1)),
+        "top_k": generator.generate(prompt, replace(engines.hot, temperature=2.0, top_k=1)),
+        "top_p": generator.generate(prompt, replace(engines.hot, top_p=0.01)),
+        "min_p": generator.generate(prompt, replace(engines.hot, min_p=1.0)),
+        "temperature": generator.generate(prompt, replace(engines.hot, temperature=0.001)),
     }
     for name, stream in narrow.items():
         assert ids_of(stream) == greedy, f"{name} is not honoured"
@@ -112,17 +122,16 @@ def check_settings_are_each_requests_own(engines: Engines) -> None:
 
 def check_the_repetition_penalty_is_the_references(engines: Engines) -> None:
     """It changes the text, and is CTRL's own, prompt included, beside requests that have none."""
-    plain = engines.generator.generate(engines.prompt, GREEDY)
-    stream = engines.generator.generate(engines.prompt, Sampling(24, 0.0, repetition_penalty=1.7))
+    plain = engines.generator.generate(engines.prompt, engines.greedy)
+    stream = engines.generator.generate(engines.prompt, replace(engines.greedy, repetition_penalty=1.7))
     made, unpenalised = ids_of(stream), ids_of(plain)
     assert made != unpenalised
     assert made == reference_greedy(engines, engines.prompt, len(made), repetition_penalty=1.7)
 
 
 def check_cancel_ends_one_request_alone(engines: Engines) -> None:
-    long = Sampling(max_new_tokens=400, temperature=1.0, seed=3)
-    other = engines.generator.generate(engines.prompt, HOT)
-    stream = engines.generator.generate(engines.prompt, long)
+    other = engines.generator.generate(engines.prompt, engines.hot)
+    stream = engines.generator.generate(engines.prompt, LONG)
     tokens = iter(stream)
     next(tokens)
     before = stream.steps
@@ -132,7 +141,7 @@ def check_cancel_ends_one_request_alone(engines: Engines) -> None:
     after = stream.steps
     assert stream.finish_reason == "cancelled"
     assert after - before <= 8, "it went on after the cancel"
-    ids_of(engines.generator.generate(engines.prompt, GREEDY))
+    ids_of(engines.generator.generate(engines.prompt, engines.greedy))
     assert stream.steps == after, "a cancelled request took part in a later step"
     assert len(ids_of(other)) > 0
     assert other.finish_reason in ("length", "stop")
@@ -140,9 +149,9 @@ def check_cancel_ends_one_request_alone(engines: Engines) -> None:
 
 def check_a_cancel_leaves_others_untouched(engines: Engines) -> None:
     """In an engine that computes exactly: the others' seeded text is the one it is alone."""
-    alone = ids_of(engines.generator.generate(engines.prompt, HOT))
-    stopped = engines.generator.generate(engines.prompt, Sampling(max_new_tokens=400, temperature=1.0, seed=3))
-    stream = engines.generator.generate(engines.prompt, HOT)
+    alone = ids_of(engines.generator.generate(engines.prompt, engines.hot))
+    stopped = engines.generator.generate(engines.prompt, LONG)
+    stream = engines.generator.generate(engines.prompt, engines.hot)
     next(iter(stopped))
     stopped.cancel()
     made = ids_of(stream)
@@ -158,7 +167,7 @@ def check_a_text_ends_for_a_reason(engines: Engines) -> None:
 
 def check_empty_ids_are_refused(engines: Engines) -> None:
     for call in (
-        lambda: engines.generator.generate([], GREEDY),
+        lambda: engines.generator.generate([], engines.greedy),
         lambda: engines.analyst.score([], 1),
         lambda: engines.analyst.embed([engines.prompt, []]),
     ):
@@ -171,7 +180,7 @@ def check_many_threads_are_all_served(engines: Engines) -> None:
     prompts = engines.prompts(8)
 
     def ask(place: int) -> None:
-        results[place] = ids_of(engines.generator.generate(prompts[place], GREEDY))
+        results[place] = ids_of(engines.generator.generate(prompts[place], engines.greedy))
 
     threads = [threading.Thread(target=ask, args=(place,)) for place in range(8)]
     for thread in threads:
@@ -186,7 +195,7 @@ def check_many_threads_are_all_served(engines: Engines) -> None:
 
 def check_close_ends_what_is_in_flight(engines: Engines) -> None:
     """The last check: the engine is gone after it."""
-    streams = [engines.generator.generate(engines.prompt, Sampling(max_new_tokens=400)) for _ in range(3)]
+    streams = [engines.generator.generate(engines.prompt, LONG) for _ in range(3)]
     engines.generator.close()
     engines.analyst.close()
     assert not engines.generator.healthy
@@ -194,7 +203,7 @@ def check_close_ends_what_is_in_flight(engines: Engines) -> None:
         with pytest.raises(Closing):
             ids_of(stream)
     with pytest.raises(Closing):
-        engines.generator.generate(engines.prompt, GREEDY)
+        engines.generator.generate(engines.prompt, engines.greedy)
     with pytest.raises(Closing):
         engines.analyst.score(engines.prompt, 1)
 
@@ -257,14 +266,13 @@ def check_embedding_is_the_references(engines: Engines) -> None:
 
 def check_logprobs_of_generate_are_scores(engines: Engines) -> None:
     """A token's logprob is the model's own, whatever the temperature and the penalty made of it."""
-    for sampling in (GREEDY, Sampling(24, 1.5, 0.9, 20, repetition_penalty=1.2, seed=5)):
+    for sampling in (engines.greedy, Sampling(engines.tokens, 1.5, 0.9, 20, repetition_penalty=1.2, seed=5)):
         tokens: list[Token] = list(engines.generator.generate(engines.prompt, sampling))
         scores = engines.analyst.score([*engines.prompt, *(token.id for token in tokens)], 1)
         wanted = scores.logprobs[len(engines.prompt) :]
         assert np.abs(wanted - [token.logprob for token in tokens]).mean() <= 10 * engines.tolerance
 
 
-LAST = check_close_ends_what_is_in_flight
 CHECKS: list[Callable[[Engines], None]] = [
     check
     for name, check in sorted(globals().items())

@@ -1,0 +1,96 @@
+"""Engines for the contract tests. A new one needs a `Make` in `MAKES`, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_demo.engines.transformers import TransformersEngine
+from tests import tiny
+from tests.engines.contract import Engines, load_folder
+
+TINY_PROMPT = (1, 40, 77, 120, 55, 301, 12, 90, 260, 33)
+EMBEDDED_PROMPT = (504, 3575, 282, 4649, 314, 260, 2240, 28, 284, 260)
+"""'The capital of' and on, as the embedded model's tokenizer has it: any ids below its 49,152 would do."""
+
+
+@pytest.fixture(scope="session")
+def embedded_folder(embedded_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model's own values, dequantised once by transformers, as float32 in Hugging Face format."""
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("embedded") / "smollm2"
+    model = AutoModelForCausalLM.from_pretrained(str(embedded_gguf.parent), gguf_file=embedded_gguf.name)
+    # The library calls the model quantised still, and refuses to save it.
+    del model.config.quantization_config
+    model.is_quantized, model.hf_quantizer = False, None
+    model.save_pretrained(str(folder))
+    return folder
+
+
+Folders = Callable[[str], Path]
+"""Gives a session's folder by its fixture's name, made at the first call."""
+Make = Callable[[Folders], Engines]
+
+
+def _transformers(folder: Path, prompt: tuple[int, ...], tolerance: float, tokens: int) -> Engines:
+    engine = TransformersEngine(
+        folder, name=folder.name, eos_ids=(), context_tokens=tiny.CONTEXT_TOKENS, reproducible=True
+    )
+    return Engines(engine, engine, lambda: load_folder(folder), prompt, True, tolerance, tokens)
+
+
+def make_tiny(folders: Folders) -> Engines:
+    return _transformers(folders("tiny_folder"), TINY_PROMPT, 1e-4, 24)
+
+
+def make_embedded(folders: Folders) -> Engines:
+    return _transformers(folders("embedded_folder"), EMBEDDED_PROMPT, 1e-3, 8)
+
+
+MAKES: dict[str, Make] = {
+    "transformers, tiny": make_tiny,
+    "transformers, embedded": make_embedded,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """Makes engines, as many as a test likes; all are closed at the end."""
+
+    make: Make
+    folders: Folders
+    made: list[Engines]
+
+    def __call__(self) -> Engines:
+        self.made.append(self.make(self.folders))
+        return self.made[-1]
+
+    def close(self) -> None:
+        for engines in self.made:
+            engines.generator.close()
+            engines.analyst.close()
+
+
+@pytest.fixture(scope="module", params=list(MAKES))
+def maker(request: Any) -> Iterator[Maker]:
+    maker = Maker(MAKES[request.param], request.getfixturevalue, [])
+    yield maker
+    maker.close()
+
+
+@pytest.fixture(scope="module")
+def engines(maker: Maker) -> Engines:
+    return maker()
+
+
+@pytest.fixture(scope="module")
+def tiny_engines(request: Any) -> Iterator[Engines]:
+    """One engine of the quickest kind."""
+    maker = Maker(make_tiny, request.getfixturevalue, [])
+    yield maker()
+    maker.close()
