@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -367,7 +367,9 @@ class Play:
                 waits = visitor.ticket is not None and visitor.ticket.progress.step == "wait"
                 world.judge(not (late and waits), f"the wait for {visitor.name_asked} has no end")
         for device, budget in BUDGETS.items():
-            world.judge(world.bytes[device] <= self.registry.used_bytes(device) <= budget, f"{device}: wrong books")
+            used = self.registry.used_bytes(device)
+            world.judge(used <= budget, f"over the budget of {device} by its own books")
+            world.judge(world.bytes[device] <= used, f"more is on {device} than is counted")
 
     def _all_go_home(self, close_at_once: bool) -> None:
         """Whoever waits is served or told, without the clock's help, once those who have a lease give it back."""
@@ -411,7 +413,7 @@ step = st.tuples(st.sampled_from(STEPS), st.sampled_from(list(PLANS)), st.intege
 schedule = st.lists(
     st.one_of(st.lists(step, min_size=1, max_size=1), st.lists(step, min_size=2, max_size=THREADS)),
     min_size=10,
-    max_size=30,
+    max_size=25,
 )
 
 
@@ -453,18 +455,25 @@ def test_a_thousand_interleavings_of_eight_threads_break_no_promise() -> None:
     assert played >= INTERLEAVINGS
 
 
+class Caught(Exception):
+    """Enough: no more schedules are needed."""
+
+
 def broken_promises(registry: type[WatchedRegistry] = WatchedRegistry, ledger: type[Ledger[Pretend]] = Ledger) -> str:
     """What the same schedules find in a registry with a fault: the first broken promises, or nothing."""
     found: list[str] = []
     with eight_visitors() as visitors:
 
-        @settings(QUIETLY, phases=[Phase.generate], derandomize=True, max_examples=250)
+        @settings(QUIETLY, phases=[Phase.generate], derandomize=True, report_multiple_bugs=False)
         @given(schedule, st.booleans())
         def play(rounds: list[Round], close_at_once: bool) -> None:
             if not found:
                 found.extend(Play(visitors, registry, ledger, FAULT_PATIENCE_SECONDS).run(rounds, close_at_once))
+            if found:
+                raise Caught
 
-        play()
+        with suppress(Caught):
+            play()
     return "; ".join(found)
 
 
@@ -525,8 +534,9 @@ def test_a_ledger_that_tells_only_the_first_waiter_of_a_failure_is_caught() -> N
 
     class TellsOne(Ledger[Pretend]):
         def _tell(self, model: Model[Pretend], error: Any) -> None:
-            del model.claims[1:]
-            super()._tell(model, error)
+            for claim in model.claims[:1]:
+                claim.settle(None, error)
+            del model.claims[:1]
 
     assert "has no end" in broken_promises(ledger=TellsOne)
 
