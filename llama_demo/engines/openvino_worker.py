@@ -133,7 +133,7 @@ class _Requests:
                 self._take(self._connection.recv())
             self._pipeline.step()
             progress = [made for request in list(self._handles) if (made := self._read(request))]
-            self._connection.send(Step(progress, self._pipeline.get_metrics().cache_usage))
+            self._connection.send(Step(progress, self._pipeline.get_metrics().cache_usage / 100.0))
 
     def _take(self, order: object) -> None:
         match order:
