@@ -191,7 +191,10 @@ class _Cursor:
         if count > self.size - self.position:
             raise self.bad("it is cut short: it ends inside its own header")
         self.position += count
-        return self._file.read(count)
+        raw = self._file.read(count)
+        if len(raw) != count:
+            raise self.bad("it was cut short while it was read")
+        return raw
 
     def peek(self, count: int) -> bytes:
         head = self._file.read(count)
@@ -207,6 +210,23 @@ class _Cursor:
             raise self.bad(f"it is damaged: a text in its header claims {length} bytes")
         try:
             return self.take(length).decode("utf-8")
+        except UnicodeDecodeError:
+            raise self.bad("it is damaged: a text in its header is not UTF-8") from None
+
+    def texts(self, count: int) -> list[Scalar]:
+        """As `text`, for the hundred thousand of a vocabulary: the bounds are the same, the calls fewer."""
+        read, left = self._file.read, min(self.size - self.position, _MOST_METADATA_BYTES)
+        end = self.position + left
+        items: list[bytes] = []
+        for _ in range(count):
+            length = int.from_bytes(read(8), "little")
+            left -= 8 + length
+            if left < 0:
+                raise self.bad("it is cut short or damaged: a list of texts goes on beyond its header")
+            items.append(read(length))
+        self.position = end - left
+        try:
+            return [item.decode("utf-8") for item in items]
         except UnicodeDecodeError:
             raise self.bad("it is damaged: a text in its header is not UTF-8") from None
 
@@ -260,7 +280,7 @@ def _value(cursor: _Cursor, kind: int) -> Value:
     if count > _MOST_ARRAY_ITEMS:
         raise cursor.bad(f"it is damaged: an array in its header claims {count} items")
     if item_kind == STRING:
-        return [cursor.text(_MOST_METADATA_BYTES) for _ in range(count)]
+        return cursor.texts(count)
     form = _SCALARS.get(item_kind)
     if form is None:
         raise cursor.bad(f"its header has an array of the unknown type {item_kind}")

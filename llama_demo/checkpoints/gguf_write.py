@@ -11,9 +11,9 @@ import os
 import secrets
 import shutil
 import struct
-import time
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -37,6 +37,9 @@ from llama_demo.checkpoints.gguf_read import (
 )
 from llama_demo.errors import DiskFull
 
+if sys.platform != "win32":
+    import fcntl
+
 Quantization = Literal["f32", "f16", "q8_0", "q4_0"]
 Report = Callable[[int, int], None]
 """Told the bytes written and the bytes in all, many times a second."""
@@ -55,7 +58,6 @@ FILE_TYPES: dict[Quantization, int] = {
 }
 QUANTIZATION_VERSION = 2
 _VERSION = 3
-_ABANDONED_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +168,17 @@ def replacing(target: Path, needed_bytes: int) -> Iterator[BinaryIO]:
     free_bytes = shutil.disk_usage(target.parent).free
     if free_bytes < needed_bytes:
         raise DiskFull(str(target), needed_bytes, free_bytes)
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    file = _partial(target)
+    partial = Path(file.name)
     try:
-        with partial.open("xb") as file:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(target)
+            if sys.platform != "win32":
+                partial.replace(target)
+        if sys.platform == "win32":  # there a file that is open keeps its name
+            partial.replace(target)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(str(target), needed_bytes, shutil.disk_usage(target.parent).free) from error
@@ -181,11 +187,26 @@ def replacing(target: Path, needed_bytes: int) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
 
 
+def _partial(target: Path) -> BinaryIO:
+    """A new file beside `target`, locked for as long as it is open, so that others see that somebody writes it."""
+    while True:
+        partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+        file = partial.open("xb")
+        if sys.platform != "win32":
+            with suppress(OSError):  # a file system without locks: then nobody takes it for abandoned either
+                fcntl.flock(file, fcntl.LOCK_EX)
+        if partial.exists():
+            return file
+        file.close()  # another process took it for abandoned in the moment before it was locked
+
+
 def _remove_abandoned(target: Path) -> None:
-    """A process that was killed leaves its partial file; one that nobody has written to for an hour is such."""
+    """A process that was killed leaves its partial file, and the lock on it goes with the process. Windows removes no
+    file that is open."""
     for partial in target.parent.glob(f".{target.name}.*.partial"):
-        try:
-            if time.time() - partial.stat().st_mtime > _ABANDONED_SECONDS:
-                partial.unlink()
-        except FileNotFoundError:
-            continue
+        with suppress(OSError), partial.open("rb") as file:
+            if sys.platform == "win32":
+                file.close()
+            else:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            partial.unlink()
