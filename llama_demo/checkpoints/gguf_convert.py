@@ -32,6 +32,8 @@ from llama_demo.checkpoints.gguf_write import (
 from llama_demo.checkpoints.safetensors_read import StoredTensor, read_tensors
 from llama_demo.errors import BadCheckpoint
 
+_EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
+
 
 def write_gguf(folder: Path, target: Path, *, to: Quantization = "q8_0", report: Report | None = None) -> None:
     """Writes the Llama in `folder` (config.json, safetensors, tokenizer.json or tokenizer.model) as `to`.
@@ -41,14 +43,14 @@ def write_gguf(folder: Path, target: Path, *, to: Quantization = "q8_0", report:
     """
     config = _Config(folder)
     stored = read_tensors(folder)
-    if config.flag("tie_word_embeddings"):
-        stored.pop("lm_head.weight", None)
-    if "model.embed_tokens.weight" not in stored:
-        raise BadCheckpoint(str(folder), "its tensor model.embed_tokens.weight is missing")
+    if _EMBEDDING not in stored:
+        raise BadCheckpoint(str(folder), f"its tensor {_EMBEDDING} is missing")
+    if _OUTPUT not in stored and not config.flag("tie_word_embeddings"):
+        raise BadCheckpoint(str(folder), f"its tensor {_OUTPUT} is missing")
     tensors = _planned(config, stored, to)
     fields = {
         **_model_fields(config, to),
-        **vocabulary_fields(folder, stored["model.embed_tokens.weight"].shape[0]),
+        **vocabulary_fields(folder, stored[_EMBEDDING].shape[0]),
     }
     write_container(target, encode_fields(fields), len(fields), tensors, report=report)
 

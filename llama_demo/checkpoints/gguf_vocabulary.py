@@ -22,22 +22,23 @@ _NAMED = {
 def vocabulary_fields(folder: Path, vocab_size: int) -> dict[str, Value]:
     """The `tokenizer.*` metadata for the model in `folder`, whose embedding has `vocab_size` rows.
 
-    Raises `BadCheckpoint` for a tokenizer that is neither byte-level nor SentencePiece-like BPE, or whose
-    pre-tokenizer has no name in GGUF.
+    Read from tokenizer.json, or where there is none from tokenizer.model. Raises `BadCheckpoint` for a tokenizer that
+    is neither byte-level nor SentencePiece's BPE, or whose pre-tokenizer has no name in GGUF.
     """
-    document = _document(folder)
+    if (folder / "tokenizer.json").is_file():
+        return _fast_fields(folder, _json(folder / "tokenizer.json"), vocab_size)
+    if (folder / "tokenizer.model").is_file():
+        return _sentencepiece_fields(folder, vocab_size)
+    raise BadCheckpoint(str(folder), "it has neither tokenizer.json nor tokenizer.model")
+
+
+def _fast_fields(folder: Path, document: Mapping[str, Any], vocab_size: int) -> dict[str, Value]:
     model = document.get("model") or {}
     if model.get("type") != "BPE":
-        raise BadCheckpoint(
-            str(folder), f"its tokenizer is of the kind {model.get('type')}, and only BPE can be written"
-        )
-    numbers: dict[str, int] = dict(model["vocab"])
+        raise BadCheckpoint(str(folder), f"its tokenizer is {model.get('type')}, and only BPE can be written")
     added = {token["content"]: token for token in document.get("added_tokens") or []}
-    numbers.update({text: int(token["id"]) for text, token in added.items()})
-    if max(numbers.values(), default=-1) >= vocab_size:
-        raise BadCheckpoint(str(folder), f"its tokenizer has more tokens than the model's {vocab_size}")
-    by_number = {number: text for text, number in numbers.items()}
-    tokens = [by_number.get(number, f"[PAD{number}]") for number in range(vocab_size)]
+    numbers = {**model["vocab"], **{text: int(token["id"]) for text, token in added.items()}}
+    tokens = _padded({number: text for text, number in numbers.items()}, folder, vocab_size)
     merges = [_pair(merge) for merge in model["merges"]]
     sentencepiece = bool(model.get("byte_fallback"))
     fields: dict[str, Value] = {"tokenizer.ggml.model": "llama" if sentencepiece else "gpt2"}
@@ -49,19 +50,57 @@ def vocabulary_fields(folder: Path, vocab_size: int) -> dict[str, Value]:
         fields["tokenizer.ggml.merges"] = [" ".join(pair) for pair in merges]
     fields["tokenizer.ggml.tokens"] = list[Any](tokens)
     fields["tokenizer.ggml.token_type"] = [
-        _kind(token, number in by_number, added, str(model.get("unk_token")), sentencepiece)
-        for number, token in enumerate(tokens)
+        _kind(token, token in numbers, added, str(model.get("unk_token")), sentencepiece) for token in tokens
     ]
-    return {**fields, **_config_fields(folder, document, numbers)}
+    bos = _text(_config(folder).get("bos_token"))
+    return {**fields, **_config_fields(folder, numbers), "tokenizer.ggml.add_bos_token": _adds_bos(document, bos)}
 
 
-def _config_fields(folder: Path, document: Mapping[str, Any], numbers: Mapping[str, int]) -> dict[str, Value]:
+def _sentencepiece_fields(folder: Path, vocab_size: int) -> dict[str, Value]:
+    from sentencepiece import SentencePieceProcessor
+
+    try:
+        model = SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    except (OSError, RuntimeError):
+        raise BadCheckpoint(str(folder / "tokenizer.model"), "it is not a SentencePiece model") from None
+    count = model.get_piece_size()
+    tokens = _padded({number: model.id_to_piece(number) for number in range(count)}, folder, vocab_size)
+
+    def kind(number: int) -> int:
+        if number >= count or model.is_unused(number):
+            return UNUSED
+        if model.is_unknown(number):
+            return UNKNOWN
+        if model.is_control(number):
+            return CONTROL
+        return BYTE if model.is_byte(number) else NORMAL
+
+    named = {"bos_token": model.bos_id(), "eos_token": model.eos_id(), "unk_token": model.unk_id()}
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": list[Any](tokens),
+        "tokenizer.ggml.scores": [model.get_score(number) if number < count else 0.0 for number in range(vocab_size)],
+        "tokenizer.ggml.token_type": [kind(number) for number in range(vocab_size)],
+        "tokenizer.ggml.add_space_prefix": True,
+        "tokenizer.ggml.add_bos_token": True,
+        **{_NAMED[name]: number for name, number in named.items() if number >= 0},
+        **_config_fields(folder, {token: number for number, token in enumerate(tokens)}),
+    }
+
+
+def _padded(by_number: Mapping[int, str], folder: Path, vocab_size: int) -> list[str]:
+    """All tokens by number: an embedding may have more rows than there are tokens, but not fewer."""
+    if max(by_number, default=-1) >= vocab_size:
+        raise BadCheckpoint(str(folder), f"its tokenizer has more tokens than the model's {vocab_size}")
+    return [by_number.get(number, f"[PAD{number}]") for number in range(vocab_size)]
+
+
+def _config_fields(folder: Path, numbers: Mapping[str, int]) -> dict[str, Value]:
     """What tokenizer_config.json and the chat template say."""
     config, fields = _config(folder), dict[str, Value]()
     for name, key in _NAMED.items():
         if (text := _text(config.get(name))) in numbers:
             fields[key] = numbers[text]
-    fields["tokenizer.ggml.add_bos_token"] = _adds_bos(document, _text(config.get("bos_token")))
     template = folder / "chat_template.jinja"
     chat = template.read_text(encoding="utf-8") if template.is_file() else config.get("chat_template")
     if isinstance(chat, str):
@@ -69,26 +108,16 @@ def _config_fields(folder: Path, document: Mapping[str, Any], numbers: Mapping[s
     return fields
 
 
-def _document(folder: Path) -> dict[str, Any]:
-    path = folder / "tokenizer.json"
-    try:
-        if path.is_file():
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise BadCheckpoint(str(path), "it is not readable as JSON") from error
-    if not (folder / "tokenizer.model").is_file():
-        raise BadCheckpoint(str(folder), "it has neither tokenizer.json nor tokenizer.model")
-    from transformers import LlamaTokenizer
-
-    return dict(json.loads(LlamaTokenizer.from_pretrained(str(folder)).backend_tokenizer.to_str()))
-
-
 def _config(folder: Path) -> dict[str, Any]:
     path = folder / "tokenizer_config.json"
+    return _json(path) if path.is_file() else {}
+
+
+def _json(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-    except (OSError, ValueError) as error:
-        raise BadCheckpoint(str(path), "it is not readable as JSON") from error
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        raise BadCheckpoint(str(path), "it is not readable as JSON") from None
 
 
 def _text(value: Any) -> str:
