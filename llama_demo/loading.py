@@ -5,6 +5,7 @@ It knows files and engines, and nothing of leases, budgets or visitors.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import time
@@ -41,6 +42,7 @@ FAST_CACHE_BYTES = 1.25
 """A number of the fast profile's KV cache: one byte, and its share of scales and zero points, rounded up."""
 
 _EMBEDDED_SHAPE = Shape(weight_bytes=145_000_000, layers=30, kv_heads=3, head_size=64)
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _REQUIREMENTS = "pip install -r requirements.txt"
 
 Report = Callable[[LoadProgress], None]
@@ -107,7 +109,9 @@ class Loader:
         report = _timed(report)
         try:
             files = self._prepare(entry, report)
-        except PermissionError as error:
+        except OSError as error:
+            if error.errno not in _NOT_WRITABLE:
+                raise
             raise CacheNotWritable(str(error.filename or self._settings.cache_dir)) from None
         tokenizer = Tokenizer.load(files.tokenizer)
         tokenizer.chat_template = tokenizer.chat_template or prompts.template_for(entry.name)
@@ -264,8 +268,8 @@ def read_config(folder: Path) -> dict[str, int]:
         config = json.loads(path.read_text(encoding="utf-8"))
         if "LlamaForCausalLM" not in config.get("architectures", []):
             raise BadCheckpoint(str(path), "it does not describe a LlamaForCausalLM")
-    except (OSError, ValueError, AttributeError):
-        raise BadCheckpoint(str(path), "it is not readable as JSON") from None
+    except (OSError, ValueError, AttributeError, TypeError):
+        raise BadCheckpoint(str(path), "it is not readable as a configuration") from None
     missing = [key for key in ("num_attention_heads", "num_hidden_layers", "hidden_size") if key not in config]
     if missing:
         raise BadCheckpoint(str(path), f"it lacks {', '.join(missing)}")

