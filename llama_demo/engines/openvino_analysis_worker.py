@@ -9,7 +9,7 @@ import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from llama_demo.engines.openvino_graph import Graph
+from llama_demo.engines.openvino_graph import SLICE_TOKENS, Graph
 from llama_demo.engines.openvino_messages import Answer, EmbedIds, Load, Loaded, LoadGraph, ScoreIds
 from llama_demo.engines.openvino_worker import load_problem, open_pipeline, process_bytes
 from llama_demo.engines.worker import parent_connection
@@ -38,13 +38,13 @@ def main() -> None:
 
 
 def _open(order: LoadGraph) -> Graph:
-    """Warm: the first pass prepares the weights."""
+    """Warm: the first pass prepares the weights, and a whole slice takes the work buffers that will be needed."""
     source, folder = Path(order.path), Path(order.graph_folder)
     saved = folder / GRAPH_FILE
     if not saved.exists() or saved.stat().st_mtime < source.stat().st_mtime:
         _save_graph(source, folder)
     graph = Graph(saved, reproducible=order.reproducible)
-    graph.score((0, 0), 1)
+    graph.score((0,) * SLICE_TOKENS, 1)
     return graph
 
 

@@ -23,6 +23,8 @@ SLICE_TOKENS = 256
 """Tokens of one pass through the body: attention and activations stay small, the matrix products large enough."""
 HEAD_ROWS = 64
 """Positions of one pass through the head: its arrays are as wide as the vocabulary."""
+USUAL_TOP_K = 20
+"""As many alternatives as the OpenAI API's `top_logprobs` allows."""
 
 Hidden = NDArray[np.float32]
 
@@ -43,7 +45,7 @@ class Graph:
         flat = ops.reshape(product.input_value(0), ops.constant(np.array([-1, self._width])), False)
         self._body = self._compile(ov.Model([ops.result(flat)], model.get_parameters(), "body"))
         self._vocabulary = product.input_value(1).get_partial_shape()[0].get_length()
-        self._head_top_k = 0
+        self._head = self._compile(_head(product, self._width, min(USUAL_TOP_K, self._vocabulary)))
         self._caches = [name for port in self._body.inputs if "_cache." in (name := port.get_any_name())]
 
     def score(self, ids: Sequence[int], top_k: int) -> Scores:
@@ -92,11 +94,11 @@ class Graph:
         return request
 
     def _head_for(self, top_k: int) -> Any:
-        """Compiled again where more alternatives are asked for than ever before: their number is part of the graph."""
-        if top_k > self._head_top_k:
-            self._head = self._compile(_head(self._product, self._width, top_k))
-            self._head_top_k = top_k
-        return self._head
+        """The number of alternatives is part of the graph: the head that is kept has the usual ones, and where more are
+        asked for, one is made for that call alone."""
+        if top_k <= USUAL_TOP_K:
+            return self._head
+        return self._compile(_head(self._product, self._width, top_k))
 
     def _compile(self, model: Any) -> Any:
         return self._core.compile_model(model, "CPU", self._properties)

@@ -113,7 +113,7 @@ def test_a_text_has_the_same_features_alone_and_in_a_batch(analysis: OpenVINOAna
     assert together.shape == (7, 576)
     assert together.dtype == np.float32
     for ids, vector in zip(batch, together, strict=True):
-        assert np.array_equal(analysis.embed([ids])[0], vector)
+        assert analysis.embed([ids])[0] == pytest.approx(vector, abs=1e-4)
     assert np.abs(together[0] - together[3]).max() > 0.1
 
 
@@ -121,7 +121,8 @@ def test_an_empty_batch_has_no_features(analysis: OpenVINOAnalysis) -> None:
     assert analysis.embed([]).shape == (0, 576)
 
 
-def test_features_and_scores_of_4096_tokens_stay_within_300_mb(analysis: OpenVINOAnalysis) -> None:
+@pytest.mark.slow
+def test_scoring_4096_tokens_stays_within_300_mb(analysis: OpenVINOAnalysis) -> None:
     process = psutil.Process(analysis.pid)
     before, peak, done = process.memory_info().rss, 0, threading.Event()
 
