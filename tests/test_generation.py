@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llama_demo.tokenizer import Tokenizer
 
 from llama_demo.catalog import EMBEDDED
 from llama_demo.errors import Busy, EmptyMessage, EngineCrashed, MessageTooLong, PromptTooLong, UnknownModel
@@ -16,6 +15,7 @@ from llama_demo.ledger import Plan
 from llama_demo.limits import Admission, Limits
 from llama_demo.loading import LoadedModel
 from llama_demo.registry import Registry
+from llama_demo.tokenizer import Tokenizer
 from llama_demo.values import ChatUpdate, LoadProgress, Reply, Sampling, Token, Turn, Waiting
 from tests.scripted import ScriptedEngine, loaded
 

@@ -75,6 +75,6 @@ def test_sizes_read_as_people_write_them(count: int, words: str) -> None:
 
 def test_every_key_of_the_table_is_named_in_the_source() -> None:
     source = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*") if path.suffix in (".py", ".js"))
-    built = tuple(re.findall(r"f\"([a-z_]+\.)\{", source))
+    built = tuple(re.findall(r"[\"']([a-z]+\.[a-z_]*)(?:\{|[\"'] \+)", source))
     unused = [key for key in table("en") if f'"{key}"' not in source and not key.startswith(built)]
     assert not unused
