@@ -100,6 +100,17 @@ function keep() {
   listConversations();
 }
 
+// Gradio mounts its components one by one, this script's among them.
+function whenMounted(id, action) {
+  if (part(id)) action();
+  else setTimeout(() => whenMounted(id, action), 50);
+}
+
+// On a phone this would open the keyboard over the page.
+function focusBox() {
+  if (window.matchMedia("(hover: hover)").matches) part("message").querySelector("textarea").focus();
+}
+
 function say(id, text) {
   const place = part(id);
   if (place && place.textContent !== text) place.textContent = text;
@@ -129,10 +140,7 @@ function show() {
 
 function listConversations() {
   const list = part("conversation-list");
-  if (!list) {
-    setTimeout(listConversations, 100); // Gradio has not mounted it yet
-    return;
-  }
+  if (!list) return;
   const items = store.list().map(({ id, title }) => {
     const button = document.createElement("button");
     button.type = "button";
@@ -162,7 +170,7 @@ function open(found) {
   listConversations();
   show();
   if (conversation.settings) trigger("restore");
-  part("message")?.querySelector("textarea")?.focus();
+  focusBox();
 }
 
 const narrow = window.matchMedia("(max-width: 899px)");
@@ -267,14 +275,20 @@ window.addEventListener("pagehide", () => {
 document.addEventListener("pointerdown", (event) => {
   if (!event.target.closest(".drawer, #chat-tools")) closeDrawers();
 });
-// The phone's keyboard covers the page without making it smaller: the composer stays above it.
-window.visualViewport?.addEventListener("resize", () => {
-  document.documentElement.style.setProperty("--page-height", `${window.visualViewport.height}px`);
-});
+// A phone's keyboard may cover the page without making it smaller: the composer stays above it, and what is not needed
+// for writing makes room.
+function fitHeight() {
+  const height = window.visualViewport?.height ?? window.innerHeight;
+  document.documentElement.style.setProperty("--page-height", `${height}px`);
+  document.body.classList.toggle("short", height < 560);
+}
+window.visualViewport?.addEventListener("resize", fitHeight);
+fitHeight();
 
 if (!narrow.matches) togglePanel("show-conversations");
 if (window.matchMedia("(min-width: 1200px)").matches) togglePanel("show-settings");
 say("chat-keys", words.keys);
-listConversations();
+whenMounted("conversation-list", listConversations);
+whenMounted("message", focusBox);
 show();
 if (conversation.settings) trigger("restore");

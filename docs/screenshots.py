@@ -1,0 +1,58 @@
+"""Takes the README's pictures from the running app: `python docs/screenshots.py [ADDRESS]`.
+
+It needs Playwright (requirements-dev.txt) and a Chromium: Playwright's own, or the system's.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Browser, sync_playwright
+
+FOLDER = Path(__file__).resolve().parent / "images"
+SYSTEM_BROWSER = Path("/usr/bin/chromium")
+QUESTIONS = (
+    "Explain why the sky is blue, in two sentences.",
+    "What is the capital of South Korea?",
+)
+REPLY_MILLISECONDS = 120_000
+
+
+def main() -> None:
+    address = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:7860"
+    FOLDER.mkdir(exist_ok=True)
+    with sync_playwright() as playwright:
+        own = Path(playwright.chromium.executable_path)
+        path = own if own.is_file() else SYSTEM_BROWSER
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        picture(browser, address, "chat-light", (1280, 800))
+        picture(browser, address, "chat-dark", (1280, 800), dark=True)
+        picture(browser, address, "chat-phone", (390, 844))
+        browser.close()
+
+
+def picture(browser: Browser, address: str, name: str, size: tuple[int, int], *, dark: bool = False) -> None:
+    """One PNG of a short conversation, greedy, so that every run shows the same."""
+    context = browser.new_context(
+        viewport={"width": size[0], "height": size[1]},
+        color_scheme="dark" if dark else "light",
+    )
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_function("window.llamaDemo && document.querySelector('#message textarea')")
+    page.locator("#temperature input[type=number]").evaluate(
+        "field => { field.value = 0; field.dispatchEvent(new Event('input', { bubbles: true })) }"
+    )
+    for question in QUESTIONS:
+        page.fill("#message textarea", question)
+        page.press("#message textarea", "Enter")
+        page.wait_for_selector("body.chat-busy")
+        page.wait_for_selector("body:not(.chat-busy)", timeout=REPLY_MILLISECONDS)
+    page.wait_for_timeout(1000)
+    page.screenshot(path=FOLDER / f"{name}.png")
+    context.close()
+
+
+if __name__ == "__main__":
+    main()
