@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from llama_demo.messages import languages
 from llama_demo.ui.chat import build_chat
 from llama_demo.ui.endpoints import add_endpoints
 from llama_demo.ui.header import build_footer, build_header
@@ -16,7 +17,12 @@ from llama_demo.ui.words import Wording
 if TYPE_CHECKING:
     from llama_demo.runtime import Runtime
 
-_VIEWPORT = '<meta name="viewport" content="width=device-width, initial-scale=1, interactive-widget=resizes-content">'
+_HEAD = """
+<meta name="viewport" content="width=device-width, initial-scale=1, interactive-widget=resizes-content">
+<script>
+window.llamaDemoLanguage = new URLSearchParams(location.search).get("lang") || navigator.language.slice(0, 2);
+</script>
+"""
 _SPARE_EVENTS = 64
 """Of Gradio's places for running events, beside those that the runtime's own line can hold."""
 
@@ -31,7 +37,27 @@ def build(runtime: Runtime) -> Any:
             build_chat(runtime, wording, model)
         build_footer(runtime, wording)
         add_endpoints(runtime)
+        if len(languages()) > 1:
+            _speak(page, wording)
     return page
+
+
+def _speak(page: Any, wording: Wording) -> None:
+    """Lets the page, when it opens, take on the visitor's language."""
+
+    async def reword(language: str) -> list[Any]:
+        return wording.updates(language)
+
+    page.load(
+        fn=reword,
+        js="() => window.llamaDemoLanguage",
+        inputs=[gr.Textbox(visible=False)],
+        outputs=wording.components,
+        queue=False,
+        concurrency_limit=None,
+        show_progress="hidden",
+        api_visibility="private",
+    )
 
 
 def launch_options(runtime: Runtime) -> dict[str, Any]:
@@ -39,7 +65,7 @@ def launch_options(runtime: Runtime) -> dict[str, Any]:
     css = (resources.files(__package__) / "page.css").read_text(encoding="utf-8")
     return {
         "theme": theme(),
-        "head": f"{_VIEWPORT}<style>{css}</style>",  # as `css`, Gradio would put a prefix before every selector
+        "head": f"{_HEAD}<style>{css}</style>",  # as `css`, Gradio would put a prefix before every selector
         "footer_links": ["api"],
         "run_history": False,
         "enable_monitoring": False,

@@ -1,9 +1,11 @@
 // The chat tab's own state: the conversation on the screen, and the one reply that may be on its way.
 // The server words everything about a reply; the few words said here come with the page.
-const { words, defaults } = props.value;
-const language = new URLSearchParams(location.search).get("lang") || navigator.language.slice(0, 2);
+const { defaults, model } = props.value;
+let { words } = props.value;
+const SILENCE = 3000;
 const store = openConversations();
 const part = (id) => document.getElementById(id);
+const untouched = { model, system_prompt: "", sampling: defaults };
 let conversation = store.read(store.current()) ?? fresh();
 let places = [];
 let busy = null;
@@ -39,10 +41,10 @@ function settingsValues({ model, system_prompt, sampling }) {
 
 function ask(turns, values, { draft = "", continueLast = false } = {}) {
   const settings = readSettings(values);
-  busy = { id: randomId(), before: copyOf(conversation.turns), draft, stopped: false };
+  busy = { id: randomId(), before: copyOf(conversation.turns), draft, stopped: false, heard: Date.now() };
   request = {
     id: busy.id,
-    language,
+    language: window.llamaDemoLanguage,
     turns: turns.map(({ role, content }) => ({ role, content })),
     continue_last: continueLast,
     ...settings,
@@ -57,6 +59,7 @@ function ask(turns, values, { draft = "", continueLast = false } = {}) {
 
 function update(view) {
   if (!busy || view?.id !== busy.id) return;
+  busy.heard = Date.now();
   const turn = lastTurn();
   if (view.text !== null && !busy.stopped) turn.content = view.text;
   if (view.title) Object.assign(turn, { model: request.model, title: view.title });
@@ -196,8 +199,8 @@ window.llamaDemo = {
     return [view.messages];
   },
   filled: () => toFill,
-  restored: () => settingsValues(conversation.settings),
-  defaults: () => settingsValues({ model: null, system_prompt: "", sampling: defaults }).slice(1),
+  restored: () => settingsValues(conversation.settings ?? untouched),
+  defaults: () => settingsValues(untouched).slice(1),
   send(text, ...values) {
     if (busy) return text;
     ask([...conversation.turns, { role: "user", content: text }], values, { draft: text });
@@ -236,7 +239,7 @@ window.llamaDemo = {
   stop() {
     if (!busy || busy.stopped) return;
     busy.stopped = true;
-    server.stop(busy.id).catch(() => {}); // the server is away: so is the reply
+    server.stop(busy.id).catch(() => window.llamaDemo.ended());
   },
   ended() {
     if (busy) update({ id: busy.id, text: null, note: "", error: words.lost, finish: "cancelled", done: true });
@@ -247,7 +250,20 @@ window.llamaDemo = {
   toggleSettings: () => togglePanel("show-settings", "show-conversations"),
 };
 
-watch("value", () => update(props.value));
+// Gradio does not say that a stream broke off. After a silence the header asks how the server is, and tells if it is away.
+setInterval(() => {
+  if (busy && Date.now() - busy.heard > SILENCE) window.dispatchEvent(new CustomEvent("llama-demo:status"));
+}, SILENCE);
+window.addEventListener("llama-demo:away", () => window.llamaDemo.ended());
+
+function speak(value) {
+  words = value.words;
+  document.documentElement.lang = value.language;
+  say("chat-keys", words.keys);
+  listConversations();
+}
+
+watch("value", () => (props.value?.words ? speak(props.value) : update(props.value)));
 store.onChange(listConversations);
 
 document.addEventListener("keydown", (event) => {
@@ -287,8 +303,8 @@ fitHeight();
 
 if (!narrow.matches) togglePanel("show-conversations");
 if (window.matchMedia("(min-width: 1200px)").matches) togglePanel("show-settings");
-say("chat-keys", words.keys);
+speak(props.value);
 whenMounted("conversation-list", listConversations);
 whenMounted("message", focusBox);
 show();
-if (conversation.settings) trigger("restore");
+whenMounted("seed", () => trigger("restore")); // without it Gradio shows an empty seed as 0

@@ -18,6 +18,7 @@ from llama_demo.ui.words import Wording
 from llama_demo.values import Sampling
 
 if TYPE_CHECKING:
+    from llama_demo.messages import Messages
     from llama_demo.runtime import Runtime
 
 STATE = """
@@ -51,7 +52,7 @@ def build_chat(runtime: Runtime, wording: Wording, model: Any) -> None:
             chatbot = _chatbot(wording)
             with gr.Row(elem_id="examples"):
                 examples = [wording.make(gr.Button, {"value": key}, size="sm", min_width=0) for key in _EXAMPLES]
-            bridge = _bridge(runtime, replies)
+            bridge = _bridge(runtime, wording, replies)
             with gr.Row(elem_id="chat-more"):
                 more = wording.make(gr.Button, {"value": "chat.continue"}, elem_id="continue", size="sm")
             box, send, stop = _composer(wording)
@@ -124,20 +125,25 @@ def _chatbot(wording: Wording) -> Any:
     )
 
 
-def _bridge(runtime: Runtime, replies: Replies) -> Any:
+def _bridge(runtime: Runtime, wording: Wording, replies: Replies) -> Any:
     """Where the server's views reach the page's script, and where the script calls the server."""
     folder = resources.files(__package__)
-    words = runtime.messages()
 
     async def stop(identity: Any) -> None:
         replies.stop(identity)
 
-    return gr.HTML(
-        {
+    def start(words: Messages) -> dict[str, Any]:
+        value = {
             "words": {key: words(f"chat.{key}", model="{model}") for key in PAGE_WORDS},
-            "defaults": asdict(Sampling()),
+            "language": words.language,
+            "defaults": asdict(_defaults(runtime)),
             "model": runtime.default_model,
-        },
+        }
+        return {"value": value}
+
+    return wording.make(
+        gr.HTML,
+        start,
         html_template=STATE,
         js_on_load="\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS),
         server_functions=[stop],
@@ -163,10 +169,13 @@ def _composer(wording: Wording) -> tuple[Any, Any, Any]:
     return box, send, stop
 
 
+def _defaults(runtime: Runtime) -> Sampling:
+    return runtime.limits.clamp(Sampling())
+
+
 def _settings(runtime: Runtime, wording: Wording) -> tuple[list[Any], Any]:
     """The controls in the order that `chat.js` reads them, and the button that resets them."""
-    default = Sampling()
-    longest = runtime.limits.max_new_tokens
+    default = _defaults(runtime)
 
     def slider(name: str, low: float, high: float, step: float) -> Any:
         return wording.make(
@@ -175,7 +184,7 @@ def _settings(runtime: Runtime, wording: Wording) -> tuple[list[Any], Any]:
             minimum=low,
             maximum=high,
             step=step,
-            value=min(getattr(default, name), high),
+            value=getattr(default, name),
             buttons=[],
             elem_id=name.replace("_", "-"),
         )
@@ -193,13 +202,12 @@ def _settings(runtime: Runtime, wording: Wording) -> tuple[list[Any], Any]:
         slider("top_p", 0.05, 1, 0.05),
         slider("top_k", 0, 200, 1),
         slider("repetition_penalty", 1, 2, 0.05),
-        slider("max_new_tokens", 1, longest, 1),
+        slider("max_new_tokens", 1, runtime.limits.max_new_tokens, 1),
         wording.make(
             gr.Number,
             {"label": "chat.seed", "info": "chat.seed_help", "placeholder": "chat.seed_random"},
             value=None,
             precision=0,
-            minimum=0,
             elem_id="seed",
         ),
     ]

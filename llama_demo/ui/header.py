@@ -29,6 +29,7 @@ def status(runtime: Runtime, asked: Any) -> dict[str, Any]:
     profile = "reproducible" if runtime.settings.reproducible else "fast"
     return {
         "model": model_words(model, words),
+        "model_help": words(model.good_for),
         "state": str(model.state),
         "memory": " · ".join(_memory(runtime, words) + ([words("page.waiting", count=waiting)] if waiting else [])),
         "profile": words(f"page.profile_{profile}"),
@@ -69,18 +70,20 @@ def model_label(model: ModelSummary, words: Messages) -> str:
 
 def build_header(runtime: Runtime, wording: Wording) -> Any:
     """The head of the page; returns the model picker."""
-    words = runtime.messages()
     models = sorted(runtime.models(), key=lambda model: (not model.fits, model.access == "gated"))
+
+    def choices(words: Messages) -> dict[str, Any]:
+        labels = [(model_label(model, words), model.name) for model in models]
+        return {"label": words("models.picker"), "choices": labels}
 
     async def read_status(asked: Any) -> dict[str, Any]:
         return status(runtime, asked)
 
     with gr.Row(elem_id="header"):
-        gr.HTML(f"<h1>{words('page.name')}</h1>", elem_id="page-name", min_width=0)
+        wording.make(gr.HTML, _name, elem_id="page-name", min_width=0)
         picker = wording.make(
             gr.Dropdown,
-            {"label": "models.picker"},
-            choices=[(model_label(model, words), model.name) for model in models],
+            choices,
             value=runtime.default_model,
             show_label=False,
             container=False,
@@ -103,6 +106,10 @@ def build_header(runtime: Runtime, wording: Wording) -> Any:
         api_visibility="private",
     )
     return picker
+
+
+def _name(words: Messages) -> dict[str, Any]:
+    return {"value": f"<h1>{words('page.name')}</h1>"}
 
 
 def build_footer(runtime: Runtime, wording: Wording) -> None:

@@ -5,7 +5,7 @@ It sees plain values and the runtime, never a component, a tokenizer or a model.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,7 @@ class Replies:
         self._runtime = runtime
         self._stoppers: dict[str, Stopper] = {}
 
-    async def reply(self, request: Any) -> AsyncIterator[View]:
+    async def reply(self, request: Any) -> AsyncGenerator[View, None]:
         """The views of one reply; the last one has `done`. An error is a view too: one sentence, no traceback."""
         identity, language = _identity(request)
         words = self._runtime.messages(language)

@@ -1,5 +1,5 @@
 // Keeps the header's texts fresh: often while a model loads, seldom otherwise, never in a hidden tab.
-const language = new URLSearchParams(location.search).get("lang") || navigator.language.slice(0, 2);
+const language = window.llamaDemoLanguage;
 let model = null;
 let timer = 0;
 
@@ -11,6 +11,7 @@ async function refresh() {
     try {
       const status = await server.read_status({ model, language });
       element.querySelector("#status-model").textContent = status.model;
+      element.querySelector("#status-model").title = status.model_help;
       element.querySelector("#status-model").dataset.state = status.state;
       element.querySelector("#status-memory").textContent = status.memory;
       element.querySelector("#status-profile").textContent = status.profile;
@@ -18,6 +19,7 @@ async function refresh() {
       wait = status.moving ? 1000 : 10000;
     } catch {
       wait = 5000; // the server is away: the texts stay, and it is asked again
+      window.dispatchEvent(new CustomEvent("llama-demo:away"));
     }
   }
   clearTimeout(timer);

@@ -13,22 +13,22 @@ import gradio as gr
 from llama_demo.messages import DEFAULT_LANGUAGE, Messages
 
 C = TypeVar("C")
-Language = Callable[[str], Messages]
-"""The table of a language; the default one where there is none."""
+Worded = Mapping[str, str] | Callable[[Messages], Mapping[str, Any]]
+"""Properties by the key of their text, or all of them computed from the table."""
 
 
 class Wording:
     """The words of one page. Build every component that shows words with `make`."""
 
-    def __init__(self, tables: Language) -> None:
+    def __init__(self, tables: Callable[[str], Messages]) -> None:
         self._tables = tables
         self._words = tables(DEFAULT_LANGUAGE)
-        self._made: list[tuple[Any, Mapping[str, str]]] = []
+        self._made: list[tuple[Any, Worded]] = []
 
-    def make(self, kind: Callable[..., C], keys: Mapping[str, str], **options: Any) -> C:
-        """A component of `kind` whose properties named in `keys` hold the table's texts."""
-        component = kind(**{name: self._words(key) for name, key in keys.items()}, **options)
-        self._made.append((component, keys))
+    def make(self, kind: Callable[..., C], worded: Worded, **options: Any) -> C:
+        """A component of `kind` with its words in the default language."""
+        component = kind(**_properties(worded, self._words), **options)
+        self._made.append((component, worded))
         return component
 
     @property
@@ -41,4 +41,10 @@ class Wording:
         words = self._tables(language)
         if words.language == self._words.language:
             return [gr.skip() for _ in self._made]
-        return [gr.update(**{name: words(key) for name, key in keys.items()}) for _, keys in self._made]
+        return [gr.update(**_properties(worded, words)) for _, worded in self._made]
+
+
+def _properties(worded: Worded, words: Messages) -> Mapping[str, Any]:
+    if callable(worded):
+        return worded(words)
+    return {name: words(key) for name, key in worded.items()}

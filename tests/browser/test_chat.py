@@ -179,6 +179,39 @@ def test_a_reload_and_a_restart_find_the_conversation(context: BrowserContext, s
     assert len(chat.stored()[0]["turns"]) == 4
 
 
+def test_a_server_that_goes_away_is_noticed_and_the_page_goes_on_when_it_is_back(
+    browser: Browser, served: Served
+) -> None:
+    with watched_context(browser, server_stops=True) as context:
+        chat = ChatPage(context.new_page(), served.address)
+        chat.set_number("max-new-tokens", 2000)
+        chat.send(LONG)
+        chat.wait_for_text(20)
+        served.stop()
+        chat.wait_until_idle()
+        assert "connection to the server was lost" in chat.error
+        so_far = chat.last_turn()["content"]
+        assert so_far
+        served.start()
+        chat.open()
+        assert chat.last_turn()["content"] == so_far
+        chat.set_number("max-new-tokens", 8)
+        assert chat.ask("Are you back?")
+
+
+def test_a_change_of_the_model_is_marked_in_the_conversation(chat: ChatPage) -> None:
+    chat.greedy(8)
+    chat.ask("What colour is grass?")
+    assert "From here on" not in chat.conversation
+    stored = chat.stored()[0]
+    stored["turns"][1]["model"] = "another"
+    chat.page.evaluate("c => localStorage.setItem('llama-demo.conversation.' + c.id, JSON.stringify(c))", stored)
+    chat.reload()
+    chat.ask("And the sky?")
+    assert "From here on SmolLM2 135M answers." in chat.conversation
+    assert chat.conversation.count("From here on") == 1
+
+
 def test_earlier_conversations_are_one_click_away(chat: ChatPage) -> None:
     chat.greedy(8)
     chat.ask("What colour is grass?")

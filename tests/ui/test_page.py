@@ -74,7 +74,7 @@ def test_as_many_events_run_at_once_as_the_settings_allow() -> None:
 def test_the_theme_fetches_nothing() -> None:
     css = ui.launch_options(scripted())["theme"]
     assert not css._stylesheets
-    assert "url(\"http" not in css._get_theme_css()
+    assert 'url("http' not in css._get_theme_css()
 
 
 def test_replies_are_sanitized(page: Any) -> None:
@@ -84,8 +84,8 @@ def test_replies_are_sanitized(page: Any) -> None:
 
 
 def test_the_footer_says_what_the_server_keeps() -> None:
-    def said(**settings: bool) -> str:
-        built = ui.build(scripted(**settings))
+    def said(*, log_prompts: bool = False) -> str:
+        built = ui.build(scripted(log_prompts=log_prompts))
         return json.dumps(built.get_config_file())
 
     words = messages()
@@ -107,6 +107,23 @@ def test_a_second_language_is_one_more_table() -> None:
     assert wording.updates("xx")[0]["label"] == "<chat.send>"
     assert "label" not in wording.updates("en")[0]
     assert "label" not in wording.updates("no such language")[0]
+
+
+def test_every_component_with_words_is_reworded_when_there_is_a_second_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    english = messages()
+    other = Messages("xx", {key: f"<{key}>" for key in english.table})
+    runtime = scripted()
+    runtime.messages = lambda language="en": other if language == "xx" else english
+    monkeypatch.setattr(ui, "languages", lambda: ("en", "xx"))
+    page = ui.build(runtime)
+    reword = next(fn for fn in page.fns.values() if getattr(fn.fn, "__name__", "") == "reword")
+    updates = asyncio.run(reword.fn("xx"))
+    assert len(updates) == len(reword.outputs)
+    said = json.dumps(updates)
+    for key in [key for key in english.table if key.startswith("chat.") and f"{key}_help" in english.table]:
+        assert f"<{key}>" in said
+    assert "<page.about>" in said
+    assert f"<chat.{PAGE_WORDS[0]}>" in said
 
 
 def test_the_script_s_words_are_in_the_table() -> None:
@@ -145,14 +162,15 @@ def test_an_endpoint_s_error_is_its_words_alone() -> None:
         async for _ in Endpoints(scripted()).chat(**arguments):
             pass
 
-    for arguments, words in [
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"message": ""}, "empty"),
         ({"message": 5}, "message"),
         ({"message": "x", "temperature": float("nan")}, "temperature"),
         ({"message": "x", "history": [{"role": "alien", "content": ""}]}, "alien"),
         ({"message": "x", "model": ["y"]}, "model"),
         ({"message": "\ud800"}, "broken character"),
-    ]:
+    ]
+    for arguments, words in wrong:
         with pytest.raises(Exception, match=words) as caught:
             asyncio.run(call(**arguments))
         assert type(caught.value).__name__ == "Error"
