@@ -45,6 +45,8 @@ TRANSCRIPT_TEMPLATE = (
 TRANSCRIPT_STOPS = ("\nUser:", "\nAssistant:")
 LLAMA2_MARKERS = ("<<SYS>>", "<</SYS>>", "[INST]", "[/INST]")
 _END = "\ue000end of the open reply\ue001"
+_TEMPLATE_ERRORS = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""A template is a stranger's program: besides its own refusals it may fail as any expression may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +75,12 @@ def render(tokenizer: Tokenizer, turns: Sequence[Turn], *, continue_last: bool =
         rendered = _compiled(source).render(
             messages=messages, add_generation_prompt=not continue_last, **_named(tokenizer)
         )
-    except TemplateError as error:
-        raise InvalidHistory(len(turns) - 1, f"this model's template says: {error.message}") from None
+    except _TEMPLATE_ERRORS as error:
+        raise InvalidHistory(len(turns) - 1, f"this model's template says: {error}") from None
     if continue_last:
-        rendered = rendered[: rendered.rindex(_END)]
+        rendered, end, _ = rendered.rpartition(_END)
+        if not end:
+            raise InvalidHistory(len(turns) - 1, "this model's template leaves the reply out that is to go on")
     is_transcript = tokenizer.chat_template is None
     return Prompt(
         text=tokenizer.reveal(rendered),
@@ -129,7 +133,9 @@ def _named(tokenizer: Tokenizer) -> dict[str, str]:
 
 @lru_cache(maxsize=32)
 def _compiled(source: str) -> Template:
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
     environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)

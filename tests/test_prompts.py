@@ -128,6 +128,32 @@ def test_a_conversation_that_the_template_refuses_is_said(llama2: tuple[Path, To
     assert "alternate" in caught.value.problem
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages[0]['content'] + 1 }}",
+        "{{ 1 / 0 }}",
+        "{{ messages.none.none }}",
+        "{% for number in range(10 ** 9) %}x{% endfor %}",
+        "{% if %}",
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+        "{% for turn in messages if turn['role'] == 'user' %}{{ turn['content'] }}{% endfor %}",
+    ],
+)
+def test_a_broken_template_is_a_clear_error(chatml: tuple[Path, Tokenizer], template: str) -> None:
+    tokenizer = Tokenizer.load(chatml[0])
+    tokenizer.chat_template = template
+    with pytest.raises(InvalidHistory, match="template"):
+        prompts.render(tokenizer, [Turn("user", "a"), Turn("assistant", "b")], continue_last=True)
+
+
+def test_a_template_may_leave_a_loop(chatml: tuple[Path, Tokenizer]) -> None:
+    """As in Hugging Face's own environment."""
+    tokenizer = Tokenizer.load(chatml[0])
+    tokenizer.chat_template = "{% for turn in messages %}{{ turn['content'] }}{% break %}{% endfor %}"
+    assert prompts.render(tokenizer, [Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c")]).text == "a"
+
+
 def test_a_template_can_reach_nothing_but_its_messages(chatml: tuple[Path, Tokenizer], tmp_path: Path) -> None:
     tokenizer = Tokenizer.load(chatml[0])
     for attack in ("{{ ''.__class__.__mro__ }}", "{{ messages.append(1) }}", "{{ cycler.__init__.__globals__ }}"):
