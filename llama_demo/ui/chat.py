@@ -31,7 +31,17 @@ STATE = """
 </div>
 """
 SCRIPTS = ("conversations.js", "chat_view.js", "chat.js")
-PAGE_WORDS = ("untitled", "empty_list", "model_changed", "lost", "not_kept", "no_prompt", "context_label", "keys")
+PAGE_WORDS = (
+    "untitled",
+    "empty_list",
+    "model_changed",
+    "lost",
+    "not_kept",
+    "no_prompt",
+    "prompt",
+    "context_label",
+    "keys",
+)
 """Keys under `chat.` of the few words that the page says without asking the server."""
 _EXAMPLES = ("chat.example_explain", "chat.example_write", "chat.example_ask")
 _HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}

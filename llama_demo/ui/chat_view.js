@@ -52,7 +52,7 @@ function chatMessages(turns, words) {
     add(shown(turn.content));
     if (turn.stats) {
       const prompt = turn.prompt ? fenced(turn.prompt) : words.no_prompt;
-      add(`${turn.details}${turn.dropped ? ` ${turn.dropped}` : ""}\n\n${prompt}`, turn.stats);
+      add(`${turn.details}${turn.dropped ? ` ${turn.dropped}` : ""}\n\n${prompt}`, `${turn.stats} · ${words.prompt}`);
     }
   });
   return { messages, places };
