@@ -17,6 +17,7 @@ from llama_demo.ui.words import Wording
 if TYPE_CHECKING:
     from llama_demo.runtime import Runtime
 
+_STYLES = ("page.css", "chat.css")
 _HEAD = """
 <meta name="viewport" content="width=device-width, initial-scale=1, interactive-widget=resizes-content">
 <script>
@@ -62,7 +63,8 @@ def _speak(page: Any, wording: Wording) -> None:
 
 def launch_options(runtime: Runtime) -> dict[str, Any]:
     """Arguments for `Blocks.launch`: the look, and what Gradio is not to do on a public link."""
-    css = (resources.files(__package__) / "page.css").read_text(encoding="utf-8")
+    folder = resources.files(__package__)
+    css = "\n".join((folder / name).read_text(encoding="utf-8") for name in _STYLES)
     return {
         "theme": theme(),
         "head": f"{_HEAD}<style>{css}</style>",  # as `css`, Gradio would put a prefix before every selector

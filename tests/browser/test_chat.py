@@ -187,7 +187,7 @@ def test_a_server_that_goes_away_is_noticed_and_the_page_goes_on_when_it_is_back
         chat.set_number("max-new-tokens", 2000)
         chat.send(LONG)
         chat.wait_for_text(20)
-        served.stop()
+        served.stop(hard=True)
         chat.wait_until_idle()
         assert "connection to the server was lost" in chat.error
         so_far = chat.last_turn()["content"]
