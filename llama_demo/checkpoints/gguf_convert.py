@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import MODEL_ARCH, get_tensor_name_map
+from gguf import MODEL_ARCH, GGMLQuantizationType, get_tensor_name_map
 from numpy.typing import NDArray
 
 from llama_demo.checkpoints.gguf_read import Value
@@ -33,6 +33,7 @@ from llama_demo.checkpoints.safetensors_read import StoredTensor, read_tensors
 from llama_demo.errors import BadCheckpoint
 
 _EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
+_FLOAT16_MOST = float(np.finfo(np.float16).max)
 
 
 def write_gguf(folder: Path, target: Path, *, to: Quantization = "q8_0", report: Report | None = None) -> None:
@@ -43,10 +44,7 @@ def write_gguf(folder: Path, target: Path, *, to: Quantization = "q8_0", report:
     """
     config = _Config(folder)
     stored = read_tensors(folder)
-    if _EMBEDDING not in stored:
-        raise BadCheckpoint(str(folder), f"its tensor {_EMBEDDING} is missing")
-    if _OUTPUT not in stored and not config.flag("tie_word_embeddings"):
-        raise BadCheckpoint(str(folder), f"its tensor {_OUTPUT} is missing")
+    _check_shapes(config, stored)
     tensors = _planned(config, stored, to)
     fields = {
         **_model_fields(config, to),
@@ -66,6 +64,8 @@ class _Config:
             raise BadCheckpoint(str(folder / "config.json"), "it is not readable as JSON") from error
         if self._values.get("model_type") != "llama":
             raise self.bad(f"its model_type is {self._values.get('model_type')}, and only llama can be written")
+        if self._values.get("hidden_act", "silu") != "silu":
+            raise self.bad(f"its hidden_act is {self._values['hidden_act']}, and only silu can be written")
         rope = self._values.get("rope_parameters") or self._values.get("rope_scaling") or {}
         self._rope: Mapping[str, Any] = rope if isinstance(rope, dict) else {}
         kind = self._rope.get("rope_type", self._rope.get("type", "default"))
@@ -121,6 +121,36 @@ def _model_fields(config: _Config, to: Quantization) -> dict[str, Value]:
     }
 
 
+def _check_shapes(config: _Config, stored: Mapping[str, StoredTensor]) -> None:
+    """Raises `BadCheckpoint` for a tensor that is missing or of another shape than config.json says."""
+    hidden, wide, rows = config.count("hidden_size"), config.count("intermediate_size"), config.count("vocab_size")
+    queries = config.heads * config.head_dim
+    keys = config.count("num_key_value_heads", config.heads) * config.head_dim
+    layer = {
+        "input_layernorm": (hidden,),
+        "self_attn.q_proj": (queries, hidden),
+        "self_attn.k_proj": (keys, hidden),
+        "self_attn.v_proj": (keys, hidden),
+        "self_attn.o_proj": (hidden, queries),
+        "post_attention_layernorm": (hidden,),
+        "mlp.gate_proj": (wide, hidden),
+        "mlp.up_proj": (wide, hidden),
+        "mlp.down_proj": (hidden, wide),
+    }
+    shapes: dict[str, tuple[int, ...]] = {_EMBEDDING: (rows, hidden), "model.norm.weight": (hidden,)}
+    if _OUTPUT in stored or not config.flag("tie_word_embeddings"):
+        shapes[_OUTPUT] = (rows, hidden)
+    layers = min(config.count("num_hidden_layers"), len(stored))  # more layers than tensors: the next is missing anyway
+    shapes |= {
+        f"model.layers.{number}.{part}.weight": shape for number in range(layers) for part, shape in layer.items()
+    }
+    for name, shape in shapes.items():
+        if name not in stored:
+            raise BadCheckpoint(str(config.folder), f"its tensor {name} is missing")
+        if stored[name].shape != shape:
+            raise BadCheckpoint(str(config.folder), f"its tensor {name} is {stored[name].shape} and not {shape}")
+
+
 def _planned(config: _Config, stored: Mapping[str, StoredTensor], to: Quantization) -> list[PlannedTensor]:
     names = get_tensor_name_map(MODEL_ARCH.LLAMA, config.count("num_hidden_layers"))
     planned = []
@@ -145,8 +175,10 @@ def _rotary_head_dim(config: _Config, tensor: StoredTensor) -> int:
     return config.head_dim
 
 
-def _chunks(tensor: StoredTensor, kind: int, head_dim: int) -> Iterator[bytes]:
+def _chunks(tensor: StoredTensor, kind: GGMLQuantizationType, head_dim: int) -> Iterator[bytes]:
     for values in tensor.slices(head_dim):
+        if kind == GGMLQuantizationType.F16 and np.abs(values).max() > _FLOAT16_MOST:
+            raise BadCheckpoint(str(tensor.path), f"its tensor {tensor.name} holds numbers too large for float16")
         yield quantize(interleaved(values, head_dim) if head_dim > 1 else values, kind)
 
 

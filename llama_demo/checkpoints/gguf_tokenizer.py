@@ -19,7 +19,7 @@ from llama_demo.checkpoints.gguf_write import replacing
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 """What a token is, in `tokenizer.ggml.token_type`."""
 
-_LLAMA3_WORDS = (
+LLAMA3_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -99,7 +99,7 @@ def _byte_level(metadata: Metadata, tokens: Sequence[str]) -> tuple[Tokenizer, b
     if pre in _SINGLE_DIGITS:
         words = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), words])
     elif pre in _LLAMA3:
-        words = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(_LLAMA3_WORDS), "isolated"), words])
+        words = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(LLAMA3_WORDS), "isolated"), words])
     elif pre not in _PLAIN:
         raise metadata.bad(f"its pre-tokenizer is {pre}, which is not known here")
     tokenizer = Tokenizer(BPE(vocabulary, merges, ignore_merges=pre in _LLAMA3))

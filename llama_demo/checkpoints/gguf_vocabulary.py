@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_demo.checkpoints.gguf_read import Value
-from llama_demo.checkpoints.gguf_tokenizer import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
+from llama_demo.checkpoints.gguf_tokenizer import BYTE, CONTROL, LLAMA3_WORDS, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 from llama_demo.errors import BadCheckpoint
 
 _NAMED = {
@@ -17,6 +17,16 @@ _NAMED = {
     "unk_token": "tokenizer.ggml.unknown_token_id",
     "pad_token": "tokenizer.ggml.padding_token_id",
 }
+_BYTES = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+_PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
+    "gpt-2": [_BYTES],
+    "smollm": [{"type": "Digits", "individual_digits": True}, _BYTES],
+    "llama-bpe": [
+        {"type": "Split", "pattern": {"Regex": LLAMA3_WORDS}, "behavior": "Isolated", "invert": False},
+        {**_BYTES, "use_regex": False},
+    ],
+}
+"""GGUF's names, each for exactly these steps of a tokenizer.json: a near miss would cut texts otherwise."""
 
 
 def vocabulary_fields(folder: Path, vocab_size: int) -> dict[str, Value]:
@@ -43,10 +53,13 @@ def _fast_fields(folder: Path, document: Mapping[str, Any], vocab_size: int) -> 
     sentencepiece = bool(model.get("byte_fallback"))
     fields: dict[str, Value] = {"tokenizer.ggml.model": "llama" if sentencepiece else "gpt2"}
     if sentencepiece:
-        fields["tokenizer.ggml.add_space_prefix"] = _adds_space(document)
+        fields["tokenizer.ggml.add_space_prefix"] = _adds_space(folder, document)
         fields["tokenizer.ggml.scores"] = list[Any](_scores(tokens, merges))
     else:
-        fields["tokenizer.ggml.pre"] = _pre_name(folder, document.get("pre_tokenizer"))
+        pre = _pre_name(folder, document.get("pre_tokenizer"))
+        if document.get("normalizer") or bool(model.get("ignore_merges")) != (pre == "llama-bpe"):
+            raise BadCheckpoint(str(folder), "its tokenizer changes texts in a way that has no name in GGUF")
+        fields["tokenizer.ggml.pre"] = pre
         fields["tokenizer.ggml.merges"] = [" ".join(pair) for pair in merges]
     fields["tokenizer.ggml.tokens"] = list[Any](tokens)
     fields["tokenizer.ggml.token_type"] = [
@@ -57,31 +70,28 @@ def _fast_fields(folder: Path, document: Mapping[str, Any], vocab_size: int) -> 
 
 
 def _sentencepiece_fields(folder: Path, vocab_size: int) -> dict[str, Value]:
-    from sentencepiece import SentencePieceProcessor
+    from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 
     try:
         model = SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     except (OSError, RuntimeError):
         raise BadCheckpoint(str(folder / "tokenizer.model"), "it is not a SentencePiece model") from None
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model.serialized_model_proto())  # type: ignore[attr-defined]
+    if proto.trainer_spec.model_type != proto.trainer_spec.BPE:
+        raise BadCheckpoint(str(folder / "tokenizer.model"), "it is a SentencePiece model of another kind than BPE")
+    if proto.normalizer_spec.precompiled_charsmap or proto.normalizer_spec.remove_extra_whitespaces:
+        raise BadCheckpoint(str(folder / "tokenizer.model"), "it normalizes texts, which has no name in GGUF")
     count = model.get_piece_size()
     tokens = _padded({number: model.id_to_piece(number) for number in range(count)}, folder, vocab_size)
-
-    def kind(number: int) -> int:
-        if number >= count or model.is_unused(number):
-            return UNUSED
-        if model.is_unknown(number):
-            return UNKNOWN
-        if model.is_control(number):
-            return CONTROL
-        return BYTE if model.is_byte(number) else NORMAL
-
+    # SentencePiece and GGUF number the kinds of pieces alike.
+    kinds = [int(piece.type) for piece in proto.pieces] + [UNUSED] * (vocab_size - count)
     named = {"bos_token": model.bos_id(), "eos_token": model.eos_id(), "unk_token": model.unk_id()}
     return {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.tokens": list[Any](tokens),
         "tokenizer.ggml.scores": [model.get_score(number) if number < count else 0.0 for number in range(vocab_size)],
-        "tokenizer.ggml.token_type": [kind(number) for number in range(vocab_size)],
-        "tokenizer.ggml.add_space_prefix": True,
+        "tokenizer.ggml.token_type": list[Any](kinds),
+        "tokenizer.ggml.add_space_prefix": bool(proto.normalizer_spec.add_dummy_prefix),
         "tokenizer.ggml.add_bos_token": True,
         **{_NAMED[name]: number for name, number in named.items() if number >= 0},
         **_config_fields(folder, {token: number for number, token in enumerate(tokens)}),
@@ -157,8 +167,13 @@ def _parts(step: Any) -> list[dict[str, Any]]:
     return list(step.get("pretokenizers") or step.get("normalizers") or step.get("processors") or [step])
 
 
-def _adds_space(document: Mapping[str, Any]) -> bool:
+def _adds_space(folder: Path, document: Mapping[str, Any]) -> bool:
+    """Whether a text gets a space before it. Raises `BadCheckpoint` where more is done to it, as GGUF says no more."""
     steps = [*_parts(document.get("normalizer")), *_parts(document.get("pre_tokenizer"))]
+    for step in steps:
+        whole = step.get("type") == "Metaspace" and not step.get("split", True)
+        if not whole and step.get("type") not in ("Prepend", "Replace"):
+            raise BadCheckpoint(str(folder), f"its tokenizer's step {step.get('type')} has no name in GGUF")
     return any(
         step.get("type") == "Prepend" or (step.get("type") == "Metaspace" and step.get("prepend_scheme") != "never")
         for step in steps
@@ -175,12 +190,16 @@ def _adds_bos(document: Mapping[str, Any], bos: str) -> bool:
 
 def _pre_name(folder: Path, pre_tokenizer: Any) -> str:
     """GGUF's name for how text is cut into words before merging."""
-    steps = _parts(pre_tokenizer)
-    kinds = [step.get("type") for step in steps]
-    if kinds == ["ByteLevel"] and steps[0].get("use_regex", True):
-        return "gpt-2"
-    if kinds == ["Digits", "ByteLevel"] and steps[0].get("individual_digits"):
-        return "smollm"
-    if kinds == ["Split", "ByteLevel"] and r"\p{N}{1,3}" in str(steps[0].get("pattern")):
-        return "llama-bpe"
-    raise BadCheckpoint(str(folder), f"its pre-tokenizer {kinds} has no name in GGUF that is known here")
+    steps = [_defaults(step) for step in _parts(pre_tokenizer)]
+    for name, known in _PRE_TOKENIZERS.items():
+        if steps == known:
+            return name
+    kinds = "+".join(str(step.get("type")) for step in steps)
+    raise BadCheckpoint(str(folder), f"its pre-tokenizer {kinds or '(none)'} has no name in GGUF that is known here")
+
+
+def _defaults(step: Mapping[str, Any]) -> dict[str, Any]:
+    """A step with what older files leave out, and without what changes no token."""
+    filled = {"use_regex": True, **step} if step.get("type") == "ByteLevel" else dict(step)
+    filled.pop("trim_offsets", None)
+    return filled
