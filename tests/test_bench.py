@@ -77,6 +77,22 @@ class ScriptedApp:
         ending = b"" if body["messages"][-1]["content"] == "cut" else b"data: [DONE]\r\n\r\n"
         return StreamingResponse(iter([sent[:25], sent[25:26], sent[26:], ending]), media_type="text/event-stream")
 
+    async def broken(self, request: Request) -> Response:
+        """A queue whose pieces are not the whole it ends with, or which ends before its reply does."""
+        path = request.path_params["path"]
+        if path == "config":
+            dependency = {"id": 1, "api_name": "chat", "inputs": [2]}
+            return JSONResponse({"dependencies": [dependency], "components": [{"id": 2, "type": "api"}]})
+        if path == "gradio_api/info":
+            return JSONResponse({"named_endpoints": {"/chat": {"parameters": [{"parameter_name": "message"}]}}})
+        if path == "gradio_api/queue/join":
+            self.asked.append(tuple((await request.json())["data"]))
+            return JSONResponse({"event_id": "x"})
+        messages: list[dict[str, Any]] = [{"msg": "process_generating", "success": True, "output": {"data": ["a"]}}]
+        if self.asked[-1] == ("torn",):
+            messages.append({"msg": "process_completed", "success": True, "output": {"data": ["b"]}})
+        return PlainTextResponse("".join(f"data: {json.dumps(message)}\n\n" for message in messages))
+
     async def models(self, _: Request) -> Response:
         return JSONResponse({"data": [{"id": "first"}, {"id": "second"}]})
 
@@ -91,6 +107,7 @@ def running() -> Iterator[ScriptedApp]:
     routes = [
         Route("/v1/chat/completions", app.completions, methods=["POST"]),
         Route("/v1/models", app.models),
+        Route("/broken/{path:path}", app.broken, methods=["GET", "POST"]),
         Route("/health", app.health),
     ]
     _, url, _ = page.launch(
@@ -136,6 +153,12 @@ def test_a_reply_is_put_together_from_gradios_edits_exactly(app: ScriptedApp) ->
     whole = "Once upon a time there was 🦙."
     seen = streamed(app.url, Ask("hello", 9))
     assert seen == ["", "One ", "Once ", "Once upon a time", "Once upon a time there was 🦙", whole]
+
+
+@pytest.mark.parametrize(("message", "words"), [("torn", "do not add up"), ("short", "ended before the reply did")])
+def test_pieces_that_are_not_the_whole_reply_are_a_failure(app: ScriptedApp, message: str, words: str) -> None:
+    with pytest.raises(RequestFailed, match=words):
+        streamed(f"{app.url}/broken", Ask(message, 9))
 
 
 def test_values_go_to_the_endpoint_by_name_and_the_rest_are_its_defaults(app: ScriptedApp) -> None:

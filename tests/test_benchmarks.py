@@ -64,5 +64,6 @@ def test_a_soak_compares_the_end_with_the_first_full_cache_and_counts_only_the_m
     samples = [Sample(1.0, 500_000_000, 0.2), Sample(2.0, 1_000_000_000, 1.0), Sample(3.0, 1_100_000_000, 0.99)]
     found = {finding.words: finding for finding in soak_findings(samples, 100_000_000, 200_000_000)}
     grown, given_back = (found[words] for words in found if words.endswith("%"))
-    assert (grown.value, grown.met) == (pytest.approx(10.0), False)
-    assert (given_back.value, given_back.met) == (pytest.approx(90.0), True)
+    assert grown.value == pytest.approx(10.0)
+    assert given_back.value == pytest.approx(90.0)
+    assert (grown.met, given_back.met) == (False, True)
