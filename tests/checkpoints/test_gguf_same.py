@@ -11,8 +11,11 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from llama_demo.checkpoints import gguf
 from llama_demo.tokenizer import Tokenizer
+from tests import tiny
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.text("ab 12\n\t안녕🎉▁'.", max_size=30)
+WORDS = st.lists(st.sampled_from(tiny.CORPUS.split()), max_size=8).map(" ".join)
+TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.text("ab 12\n\t안녕🎉▁'.", max_size=30) | WORDS
+"""Only words of the tokenizers' own corpus are merged in many steps, whose order matters."""
 
 
 def there_and_back(source: Path, folder: Path) -> Path:
