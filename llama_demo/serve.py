@@ -18,7 +18,7 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     check_port(settings.host, settings.port)
     with Runtime(settings) as runtime:
         runtime.start()
-        os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+        _quieten_gradio()
         from llama_demo import ui
         from llama_demo.api import routes
 
@@ -39,6 +39,13 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
             threading.Event().wait()
         finally:
             page.close(verbose=False)
+
+
+def _quieten_gradio() -> None:
+    """No reports to its makers, and no summary of past events after every reply, whose cost grows with their number."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
+    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
 
 
 def check_port(host: str, port: int) -> None:

@@ -94,7 +94,7 @@ def turns_from(history: object, message: object | None = None, system_prompt: ob
     Raises `InvalidHistory` naming the entry, `EmptyMessage`, `InvalidUnicode`.
     """
     if not isinstance(history, Sequence) or isinstance(history, (str, bytes)):
-        raise InvalidHistory(-1, "it must be a list of {role, content}")
+        raise InvalidParameter("history", history, "a list of {role, content}")
     turns = [_turn(index, entry) for index, entry in enumerate(history)]
     if not isinstance(system_prompt, str):
         raise InvalidParameter("system_prompt", system_prompt, "a text")

@@ -64,8 +64,6 @@ def test_a_given_system_prompt_replaces_the_histories_own() -> None:
 @pytest.mark.parametrize(
     ("history", "index"),
     [
-        ("text", -1),
-        (7, -1),
         ([{"role": "user", "content": "a"}, "text"], 1),
         ([{"role": "robot", "content": "a"}], 0),
         ([{"content": "a"}], 0),
@@ -78,6 +76,13 @@ def test_a_broken_history_is_refused_naming_the_entry(history: Any, index: int) 
     with pytest.raises(InvalidHistory) as caught:
         turns_from(history, "hello")
     assert caught.value.index == index
+
+
+@pytest.mark.parametrize("history", ["text", 7, None, {"role": "user"}])
+def test_a_history_that_is_no_list_is_refused(history: Any) -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        turns_from(history, "hello")
+    assert caught.value.name == "history"
 
 
 @pytest.mark.parametrize("message", ["", "   ", "\n\t"])

@@ -26,8 +26,9 @@ __all__ = [
     "write_tokenizer",
 ]
 
-FAITHFUL_TYPES = frozenset({"F32", "F16", "Q8_0", "Q4_0"})
-"""The tensor types whose values OpenVINO's GGUF reader keeps; it rounds the asymmetric ones (Q4_1: KL 0.54)."""
+FAITHFUL_TYPES = frozenset({"F16", "Q8_0", "Q4_0"})
+"""The matrices' types whose values OpenVINO's GGUF reader keeps: it rounds the asymmetric ones (Q4_1: KL 0.54), and
+refuses F32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class GGUFHeader:
     architecture: str
     name: str
     tensor_types: Mapping[str, int]
-    """How many tensors there are of each type, by the type's name (`Q8_0`)."""
+    """How many matrices there are of each type, by the type's name (`Q8_0`); vectors are always read exactly."""
     context_length: int
     embedding_length: int
     feed_forward_length: int
@@ -78,7 +79,7 @@ def header_of(container: Container) -> GGUFHeader:
         path=container.path,
         architecture=architecture,
         name=str(container.fields.get("general.name", container.path.stem)),
-        tensor_types=Counter(tensor.type.name for tensor in container.tensors),
+        tensor_types=Counter(tensor.type.name for tensor in container.tensors if len(tensor.shape) > 1),
         context_length=metadata.count("llama.context_length"),
         embedding_length=width,
         feed_forward_length=metadata.count("llama.feed_forward_length"),
@@ -95,7 +96,7 @@ def header_of(container: Container) -> GGUFHeader:
 
 
 def needs_requantizing(header: GGUFHeader) -> bool:
-    """Whether any tensor is of a type that OpenVINO would not compute faithfully."""
+    """Whether any matrix is of a type that OpenVINO would not compute faithfully."""
     return not FAITHFUL_TYPES.issuperset(header.tensor_types)
 
 

@@ -104,7 +104,7 @@ class OpenVINOEngine:
 
     @property
     def healthy(self) -> bool:
-        return not self._crashed
+        return not (self._crashed or self._closing)
 
     @property
     def pid(self) -> int:

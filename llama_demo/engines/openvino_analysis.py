@@ -64,7 +64,7 @@ class OpenVINOAnalysis:
 
     @property
     def healthy(self) -> bool:
-        return not self._crashed
+        return not (self._crashed or self._closing)
 
     @property
     def pid(self) -> int:

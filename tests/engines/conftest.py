@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from llama_demo.checkpoints.gguf import write_gguf
+from llama_demo.engines.openvino import OpenVINOEngine
+from llama_demo.engines.openvino_analysis import OpenVINOAnalysis
 from llama_demo.engines.transformers import TransformersEngine
 from tests import tiny
 from tests.engines.contract import Engines, load_folder
@@ -52,7 +55,29 @@ def make_embedded(folders: Folders) -> Engines:
     return _transformers(folders("embedded_folder"), EMBEDDED_PROMPT, 1e-3, 8)
 
 
+def make_tiny_openvino(folders: Folders) -> Engines:
+    """A float16 GGUF file of the tiny Llama, in the exact profile: one process generates, another scores. The reference
+    reads the same file."""
+    folder = folders("tiny_folder")
+    file = folder.parent / f"{folder.name}-f16.gguf"
+    if not file.exists():
+        write_gguf(folder, file, to="f16")
+    generator = OpenVINOEngine(
+        file,
+        name=folder.name,
+        eos_ids=(),
+        context_tokens=tiny.CONTEXT_TOKENS,
+        cache_bytes=50_000_000,
+        reproducible=True,
+    )
+    analyst = OpenVINOAnalysis(file, name=folder.name, context_tokens=tiny.CONTEXT_TOKENS, reproducible=True)
+    return Engines(
+        generator, analyst, lambda: load_folder(file.parent, gguf_file=file.name), TINY_PROMPT, True, 5e-3, 24
+    )
+
+
 MAKES: dict[str, Make] = {
+    "openvino, tiny": make_tiny_openvino,
     "transformers, tiny": make_tiny,
     "transformers, embedded": make_embedded,
 }
