@@ -83,7 +83,7 @@ def test_everything_the_page_chose_reaches_the_generation() -> None:
         (question(sampling={**SAMPLING, "temperature": "hot"}), "temperature"),
         (question(sampling={**SAMPLING, "temperature": float("inf")}), "temperature"),
         (question(sampling={**SAMPLING, "evil": 1}), "evil"),
-        (question(turns="nothing"), "conversation"),
+        (question(turns="nothing"), "history"),
         (question(turns=[{"role": "alien", "content": "x"}]), "alien"),
         (question(turns=[{"role": "user"}]), "content"),
         (question(turns=[{"role": "user", "content": " \n"}]), "empty"),
