@@ -33,7 +33,7 @@ def main() -> int:
     parsed, rest = parser.parse_known_args()
     set_up(dev=parsed.command != "run")
     if parsed.command == "run":
-        return run(PYTHON, ROOT / "app.py", *rest)
+        return become(PYTHON, ROOT / "app.py", *rest)
     if parsed.command == "test":
         find_browser()
         return run(PYTHON, "-m", "pytest", *([] if parsed.all else ["-m", "not slow"]), *rest)
@@ -44,6 +44,14 @@ def main() -> int:
         or run(PYTHON, "-m", "ruff", "format", "--check", *CODE)
         or run(PYTHON, "-m", "mypy")
     )
+
+
+def become(*command: str | Path) -> int:
+    """Runs `command` in this process's place, so that whoever ends this process ends the app."""
+    if os.name == "nt":
+        return run(*command)
+    os.chdir(ROOT)
+    os.execv(command[0], [str(part) for part in command])
 
 
 def run(*command: str | Path) -> int:
