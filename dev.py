@@ -14,6 +14,7 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent
 VENV = Path(os.environ.get("LLAMA_DEMO_VENV", ROOT / ".venv"))
@@ -33,7 +34,7 @@ def main() -> int:
     parsed, rest = parser.parse_known_args()
     set_up(dev=parsed.command != "run")
     if parsed.command == "run":
-        return become(PYTHON, ROOT / "app.py", *rest)
+        become(PYTHON, ROOT / "app.py", *rest)
     if parsed.command == "test":
         find_browser()
         return run(PYTHON, "-m", "pytest", *([] if parsed.all else ["-m", "not slow"]), *rest)
@@ -46,10 +47,10 @@ def main() -> int:
     )
 
 
-def become(*command: str | Path) -> int:
+def become(*command: str | Path) -> NoReturn:
     """Runs `command` in this process's place, so that whoever ends this process ends the app."""
     if os.name == "nt":
-        return run(*command)
+        raise SystemExit(run(*command))
     os.chdir(ROOT)
     os.execv(command[0], [str(part) for part in command])
 
