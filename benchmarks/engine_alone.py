@@ -12,12 +12,11 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from llama_demo.detokenize import PieceStream
-
 from benchmarks.conversation import next_turn
 from benchmarks.workload import CROWDS, NEW_TOKENS, rounds_for
 from llama_demo import bench, prompts
 from llama_demo.bench_client import Ask
+from llama_demo.detokenize import PieceStream
 from llama_demo.loading import LoadedModel
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_demo.tokenizer import Tokenizer
-
 from llama_demo.catalog import EMBEDDED
 from llama_demo.engines import Abilities
 from llama_demo.engines.stream import TokenStream
 from llama_demo.loading import LoadedModel
+from llama_demo.tokenizer import Tokenizer
 from llama_demo.values import Sampling, Token
 
 if TYPE_CHECKING:
