@@ -13,7 +13,7 @@ from llama_demo.generation import Generation
 from llama_demo.limits import Admission, Limits
 from llama_demo.loading import LoadedModel, Loader
 from llama_demo.messages import Messages, messages
-from llama_demo.observe import LOG
+from llama_demo.observe import LOG, one_line
 from llama_demo.registry import Plan, Registry
 from llama_demo.settings import Settings
 from llama_demo.values import LoadProgress, ModelState
@@ -79,16 +79,20 @@ class Runtime:
         self._admission = Admission(settings.concurrent, settings.queue)
         self.generation = Generation(self.registry, self.limits, self._admission, log_prompts=settings.log_prompts)
 
-    def start(self) -> None:
-        """Begins to load the default model in the background, so that it is there when the first visitor is."""
-        threading.Thread(target=self._load_default, name="first-load", daemon=True).start()
+    def prepare(self, name: str) -> None:
+        """Begins to load `name` in the background, so that it is there when somebody asks it something.
 
-    def _load_default(self) -> None:
+        Nothing that others use is unloaded for it; why it failed is in its state, and in the log.
+        """
+        if self.registry.status(name).state in (ModelState.ABSENT, ModelState.FAILED):
+            threading.Thread(target=self._load_ahead, args=(name,), name="load-ahead", daemon=True).start()
+
+    def _load_ahead(self, name: str) -> None:
         try:
-            with self.registry.lease(self.default_model):
-                LOG.info("model=%s ready", self.default_model)
+            with self.registry.lease(name):
+                LOG.info("model=%s ready", one_line(name))
         except LlamaDemoError as error:
-            LOG.error("%s", self.messages().error(error))
+            LOG.error("%s", one_line(self.messages().error(error)))
 
     def messages(self, language: str = "en") -> Messages:
         return messages(language)

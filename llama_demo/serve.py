@@ -17,7 +17,7 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     """Runs until interrupted; `ready` is called with the address once the page is up. Raises `PortInUse`."""
     check_port(settings.host, settings.port)
     with Runtime(settings) as runtime:
-        runtime.start()
+        runtime.prepare(runtime.default_model)
         _quieten_gradio()
         from llama_demo import ui
         from llama_demo.api import routes

@@ -79,6 +79,10 @@ def build_header(runtime: Runtime, wording: Wording) -> Any:
     async def read_status(asked: Any) -> dict[str, Any]:
         return status(runtime, asked)
 
+    async def choose(name: Any) -> None:
+        if isinstance(name, str):
+            runtime.prepare(name)
+
     with gr.Row(elem_id="header"):
         wording.make(gr.HTML, _name, elem_id="page-name", min_width=0)
         picker = wording.make(
@@ -99,6 +103,9 @@ def build_header(runtime: Runtime, wording: Wording) -> Any:
             elem_id="status",
             min_width=0,
         )
+    picker.input(
+        choose, [picker], queue=False, concurrency_limit=None, api_visibility="private", show_progress="hidden"
+    )
     picker.change(
         fn=None,
         js="(model) => window.dispatchEvent(new CustomEvent('llama-demo:model', {detail: model}))",
