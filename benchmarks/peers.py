@@ -194,7 +194,7 @@ def _measure_openai(
     setup: Bench, command: Sequence[str | Path], port: int, environment: dict[str, str]
 ) -> dict[int, Figures]:
     url = f"http://{HOST}:{port}"
-    with started(command, ready_url=f"{url}/v1/models", environment=environment):
+    with started(command, ready_url=f"{url}/health", environment=environment):
         return setup.crowd(url, protocol="openai", model=str(setup.files.hugging_face))
 
 

@@ -1,4 +1,4 @@
-"""The app with two doors more, for `soak` alone: how full the model's cache is, and unloading it.
+"""The app with two doors more, for `soak` alone: how far the model's cache has filled, and unloading it.
 
 It loads nothing by itself, so that the page's own memory can be taken first.
 """
@@ -15,7 +15,9 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from llama_demo import api, ui
-from llama_demo.engines.openvino import OpenVINOEngine
+from llama_demo.checkpoints.gguf import read_header
+from llama_demo.engines.openvino import OpenVINOEngine, kv_block_bytes
+from llama_demo.loading import Loader
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
 from llama_demo.values import ModelState
@@ -27,12 +29,10 @@ def routes(runtime: Runtime) -> list[Route]:
     name = runtime.default_model
 
     async def cache(_: Request) -> JSONResponse:
-        used = 0.0
-        if runtime.registry.status(name).state is ModelState.READY:
-            with runtime.registry.lease(name) as loaded:
-                if isinstance(loaded.engine, OpenVINOEngine):
-                    used = loaded.engine.stats().cache_used
-        return JSONResponse({"used": used})
+        with runtime.registry.lease(name) as loaded:
+            assert isinstance(loaded.engine, OpenVINOEngine), "the embedded model runs on OpenVINO"
+            stats = loaded.engine.stats()
+        return JSONResponse({"blocks": cache_blocks(runtime), "tokens": stats.tokens, "engine": loaded.engine.pid})
 
     async def unload(_: Request) -> JSONResponse:
         runtime.registry.unload(name)
@@ -41,6 +41,13 @@ def routes(runtime: Runtime) -> list[Route]:
         return JSONResponse({})
 
     return [Route("/soak/cache", cache), Route("/soak/unload", unload, methods=["POST"]), *api.routes(runtime)]
+
+
+def cache_blocks(runtime: Runtime) -> int:
+    """How many blocks the engine's KV cache holds."""
+    plan = Loader(runtime.settings, runtime.catalog, runtime.budget_bytes).plan(runtime.default_model)
+    header = read_header(next(runtime.settings.cache_dir.rglob("*.gguf")))
+    return plan.cache_bytes // kv_block_bytes(header, reproducible=runtime.settings.reproducible)
 
 
 def main() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.results import APP, ENGINE, LLAMA_CPP, USUAL, VLLM, Finding, Results, findings, table
-from benchmarks.soak import Sample, when_first_full
+from benchmarks.soak import Sample, blocks_for_each
 from benchmarks.soak import findings as soak_findings
+from llama_demo.engines.openvino_messages import BLOCK_TOKENS
 
 
 def test_ratios_are_of_the_same_crowd_and_goals_are_told_met_or_missed() -> None:
@@ -55,15 +56,24 @@ def test_a_system_that_was_left_out_stands_in_the_table_with_its_reason() -> Non
     assert lines[2].endswith("left out: not installed")
 
 
-def test_the_cache_had_first_filled_when_it_was_nearly_as_full_as_it_ever_gets() -> None:
-    samples = [Sample(float(n), n, used) for n, used in enumerate((0.1, 0.5, 0.94, 0.95, 0.9, 0.96))]
-    assert when_first_full(samples).seconds == 3.0
+def test_a_chat_counts_with_the_whole_blocks_that_no_other_chat_shares() -> None:
+    shared = [7] * (BLOCK_TOKENS + 5)
+    prompts = [[*shared, number, *([0] * (BLOCK_TOKENS - 6))] for number in range(3)]
+    assert len(prompts[0]) == 2 * BLOCK_TOKENS
+    assert blocks_for_each(prompts, new_tokens=BLOCK_TOKENS - 1) == 1
+    assert blocks_for_each(prompts, new_tokens=BLOCK_TOKENS) == 2
 
 
 def test_a_soak_compares_the_end_with_the_first_full_cache_and_counts_only_the_models_memory() -> None:
-    samples = [Sample(1.0, 500_000_000, 0.2), Sample(2.0, 1_000_000_000, 1.0), Sample(3.0, 1_100_000_000, 0.99)]
-    found = {finding.words: finding for finding in soak_findings(samples, 100_000_000, 200_000_000)}
+    samples = [Sample(99, 500_000_000, 0), Sample(100, 1_000_000_000, 0), Sample(400, 1_100_000_000, 0)]
+    found = {finding.words: finding for finding in soak_findings(samples, 100, 100_000_000, 200_000_000)}
     grown, given_back = (found[words] for words in found if words.endswith("%"))
     assert grown.value == pytest.approx(10.0)
     assert given_back.value == pytest.approx(90.0)
     assert (grown.met, given_back.met) == (False, True)
+
+
+def test_a_soak_too_short_to_fill_the_cache_says_so() -> None:
+    samples = [Sample(99, 500_000_000, 0)]
+    grown = next(found for found in soak_findings(samples, 100, 100_000_000, 200_000_000) if "grown" in found.words)
+    assert "not measured" in grown.line()
