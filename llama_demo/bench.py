@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import secrets
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -74,13 +75,14 @@ class BenchPlan:
             raise InvalidParameter("probe", self.probe, "a path that begins with /")
 
     def asks(self) -> list[list[Ask]]:
-        """Each visitor's requests."""
+        """Each visitor's requests, in one session as an open page has it."""
+        sessions = [secrets.token_hex(8) for _ in range(self.visitors)]
         return [
             [
-                Ask(prompt(self.first_prompt + turn * self.visitors + visitor), self.max_new_tokens)
+                Ask(prompt(self.first_prompt + turn * self.visitors + visitor), self.max_new_tokens, session=session)
                 for turn in range(self.rounds)
             ]
-            for visitor in range(self.visitors)
+            for visitor, session in enumerate(sessions)
         ]
 
 

@@ -26,11 +26,15 @@ class RequestFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What one visitor sends. `history` holds {role, content} entries; temperature is always 0."""
+    """What one visitor sends. `history` holds {role, content} entries; temperature is always 0.
+
+    `session` is the visitor's, as an open page has one; a new one where it is empty.
+    """
 
     message: str
     max_new_tokens: int
     history: tuple[Mapping[str, str], ...] = ()
+    session: str = ""
 
 
 class ReplyClient(Protocol):
@@ -84,7 +88,7 @@ class GradioClient:
 
     async def stream(self, ask: Ask) -> AsyncIterator[str]:
         """See `ReplyClient.stream`."""
-        session = secrets.token_hex(8)
+        session = ask.session or secrets.token_hex(8)
         given = {"message": ask.message, "history": list(ask.history), "temperature": 0.0}
         given |= {"max_new_tokens": ask.max_new_tokens, "new_tokens": ask.max_new_tokens}
         data = [given.get(name, default) for name, default in self._inputs]

@@ -18,7 +18,7 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     check_port(settings.host, settings.port)
     with Runtime(settings) as runtime:
         runtime.prepare(runtime.default_model)
-        _quieten_gradio()
+        quieten_gradio()
         from llama_demo import ui
         from llama_demo.api import routes
 
@@ -41,7 +41,7 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
             page.close(verbose=False)
 
 
-def _quieten_gradio() -> None:
+def quieten_gradio() -> None:
     """No reports to its makers, and no summary of past events after every reply, whose cost grows with their number."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"

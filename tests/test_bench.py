@@ -189,6 +189,12 @@ def test_a_visitor_sends_its_next_request_only_after_the_last_reply(app: Scripte
     assert [message for message, *_ in app.asked] == [bench.prompt(number) for number in (30, 31, 32)]
 
 
+def test_each_visitor_keeps_one_session_as_an_open_page_does() -> None:
+    asks = BenchPlan("http://localhost", visitors=3, rounds=4).asks()
+    assert [len({ask.session for ask in of_one}) for of_one in asks] == [1, 1, 1]
+    assert len({ask.session for of_one in asks for ask in of_one}) == 3
+
+
 def test_a_failed_request_is_counted_with_its_message_and_adds_nothing_else(app: ScriptedApp) -> None:
     assert "beekeeper" in bench.prompt(1)
     report = bench.run(BenchPlan(app.url, visitors=3))
