@@ -36,6 +36,8 @@ ANALYSIS = "/analysis"
 """Ends the name under which a model's second graph, for scores and features, is leased."""
 
 HUB_FILES = ("config.json", "generation_config.json", "*.safetensors", "tokenizer*", "chat_template.jinja")
+ANALYSIS_BYTES = 450_000_000
+"""What the second graph takes beside its weights: the compiled head, a context's cache, slices of logits."""
 CACHED_CONTEXTS = 8
 """Full conversations that the KV cache holds side by side; a usual one is far shorter than the context."""
 FAST_CACHE_BYTES = 1.25
@@ -88,7 +90,7 @@ class Loader:
             self._shapes[entry.name] = _shape(entry)
         shape = self._shapes[entry.name]
         if name.endswith(ANALYSIS):
-            return Placement(CPU, shape.weight_bytes, 0)
+            return Placement(CPU, shape.weight_bytes, ANALYSIS_BYTES)
         return place(
             name,
             shape,

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 
+WORK_BYTES = 150_000_000
+"""What scoring the longest text takes for the moment beside the cache: slices of activations and of logits."""
+
+
 class OpenVINOAnalysis:
     """`engines.Engine` without `generate`. Calls are answered one after another.
 
@@ -59,7 +63,8 @@ class OpenVINOAnalysis:
         folder = graph_folder or model_path.with_suffix(".openvino")
         loaded: Loaded = self._worker.load(model_path, LoadGraph(str(model_path), str(folder), reproducible))
         blocks = -(-context_tokens // BLOCK_TOKENS)
-        self.resident_bytes = loaded.process_bytes + blocks * kv_block_bytes(header, reproducible=reproducible)
+        cache_bytes = blocks * kv_block_bytes(header, reproducible=reproducible)
+        self.resident_bytes = loaded.process_bytes + cache_bytes + WORK_BYTES
         self._worker.start(self._receive, self._ended)
 
     @property

@@ -77,6 +77,7 @@ def test_on_a_phone_the_drawers_open_one_at_a_time_and_close(phone: BrowserConte
 def test_on_a_phone_the_composer_stays_above_the_keyboard(phone: BrowserContext, served: Served) -> None:
     chat = ChatPage(phone.new_page(), served.address)
     chat.page.set_viewport_size({"width": 390, "height": 420})
+    chat.page.wait_for_function("() => document.querySelector('#composer').getBoundingClientRect().bottom <= 420")
     box = chat.box.bounding_box()
     assert box is not None
     assert 0 < box["y"] < box["y"] + box["height"] <= 420
