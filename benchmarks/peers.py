@@ -33,7 +33,7 @@ from benchmarks.results import (
     findings,
     table,
 )
-from benchmarks.servers import HOST, NotStarted, free_port, started
+from benchmarks.servers import HOST, NotStarted, end_in_order, free_port, started
 from benchmarks.workload import CROWDS, NEW_TOKENS, rounds_for
 from llama_demo import bench, prompts
 from llama_demo.bench_client import new_http
@@ -240,6 +240,7 @@ down."""
 
 
 def main() -> int:
+    end_in_order()
     given = _arguments()
     setup = Bench(
         crowds=tuple(given.visitors),

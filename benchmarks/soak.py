@@ -23,7 +23,7 @@ import psutil
 
 from benchmarks.embedded import prepare
 from benchmarks.results import Finding
-from benchmarks.servers import HOST, free_port, memory_bytes, started
+from benchmarks.servers import HOST, end_in_order, free_port, memory_bytes, started
 from llama_demo import bench, prompts
 from llama_demo.engines.openvino_messages import BLOCK_TOKENS
 from llama_demo.tokenizer import Tokenizer
@@ -92,6 +92,7 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def main() -> int:
+    end_in_order()
     given = _arguments()
     tokenizer = Tokenizer.load(prepare(given.work_folder).tokenizer)
     rendered = [

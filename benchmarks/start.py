@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from benchmarks.results import Finding
-from benchmarks.servers import HOST, free_port, started
+from benchmarks.servers import HOST, end_in_order, free_port, started
 from llama_demo import bench
 from llama_demo.bench_client import Ask, new_http
 
@@ -55,6 +55,7 @@ async def _first_token(url: str, begun: float) -> float:
 
 
 def main() -> int:
+    end_in_order()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     repeats = parser.parse_args().repeats
