@@ -46,7 +46,7 @@ _LARGEST_MIN_P = 1.0 - 2.0**-24
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """Counted since the start, but for `active_requests` and `cache_used` (0 to 1, kept prefixes included)."""
+    """Counted since the start, but for `active_requests` and `cache_used` (0 to 1, of requests in flight)."""
 
     active_requests: int
     steps: int

@@ -61,7 +61,7 @@ class Progress(NamedTuple):
 
 
 class Step(NamedTuple):
-    """Everything one step made. `cache_used` is the share of the KV cache that is filled, kept prefixes included."""
+    """Everything one step made. `cache_used` is the share of the KV cache that requests in flight hold."""
 
     progress: list[Progress]
     cache_used: float

@@ -24,6 +24,8 @@ _HEAD = """
 window.llamaDemoLanguage = new URLSearchParams(location.search).get("lang") || navigator.language.slice(0, 2);
 </script>
 """
+_SESSIONS = 500
+"""Gradio keeps some 80 kB of each visit. Ours needs none of it, so only as much as may be in use is kept."""
 _SPARE_EVENTS = 64
 """Of Gradio's places for running events, beside those that the runtime's own line can hold."""
 
@@ -72,5 +74,6 @@ def launch_options(runtime: Runtime) -> dict[str, Any]:
         "run_history": False,
         "enable_monitoring": False,
         "pwa": False,
+        "state_session_capacity": _SESSIONS,
         "max_threads": runtime.settings.concurrent + runtime.settings.queue + _SPARE_EVENTS,
     }
