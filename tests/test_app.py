@@ -157,7 +157,8 @@ def test_a_second_app_on_the_same_port_says_so_and_the_first_goes_on(app: App) -
 
 def test_a_killed_engine_is_an_error_and_the_next_request_gets_a_fresh_one(client: Client, app: App) -> None:
     client.predict("Hi", temperature=0, max_new_tokens=1, api_name="/chat")
-    job = client.submit("Write a very long story.", max_new_tokens=2000, temperature=1, api_name="/chat")
+    endless = {"temperature": 5, "top_p": 1, "top_k": 0}  # any token as likely as the one that would end the reply
+    job = client.submit("Write a story.", max_new_tokens=2000, **endless, api_name="/chat")
     next(text for text in job if text)
     for child in psutil.Process(app.process.pid).children(recursive=True):
         child.kill()
