@@ -260,6 +260,20 @@ def test_a_crash_of_the_engine_reaches_the_reader_and_the_next_request_gets_a_fr
     assert world.reply().text == "Back again."
 
 
+def test_a_crash_while_the_reader_looks_away_is_an_error_and_no_end(make: Callable[..., World]) -> None:
+    world = make(None)
+
+    async def run() -> None:
+        async for update in world.chat():
+            if world.engine.requests and not world.engine.requests[0].stream.steps:
+                world.engine.requests[0].stream.put([Token(token, -1.0) for token in world.tokenizer.encode("To")])
+            elif isinstance(update, Reply) and update.text:
+                world.engine.requests[0].stream.fail(EngineCrashed(MODEL))
+
+    with pytest.raises(EngineCrashed):
+        asyncio.run(run())
+
+
 def test_beyond_the_side_by_side_requests_the_place_in_the_line_is_told(make: Callable[..., World]) -> None:
     world = make(concurrent=1, queue=1)
     first = world.admission.enter()

@@ -58,8 +58,8 @@ class TokenStream:
 
     @property
     def drained(self) -> bool:
-        """Ended, and everything has been read."""
-        return self.ended and not self._tokens
+        """Ended well, and everything has been read. A stream that failed never drains: its error is yet to be read."""
+        return self.finish_reason is not None and not self._tokens
 
     def cancel(self) -> None:
         """Asks the engine to stop this request; returns at once, and may be called twice."""
