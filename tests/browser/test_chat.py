@@ -17,7 +17,6 @@ from tests.browser.conftest import Inside, Served, watched_context
 
 PROMPTS = (
     "What is the capital of South Korea?",
-    "Name three fruits.",
     "Write one sentence about the sea.",
     "What is two plus three?",
     "Why do birds sing?",
@@ -27,6 +26,7 @@ PROMPTS = (
     "Who wrote Hamlet?",
     "Give me a name for a cat.",
 )
+"""Answered in prose: of a numbered list the page shows the numbers outside the text that a browser reads."""
 LENGTH = 40
 LONG = "Write a very long story about a dog called Biscuit who walks from Seoul to Busan."
 
@@ -47,7 +47,7 @@ def test_the_page_shows_exactly_the_engine_s_own_greedy_text(watched_chat: ChatP
     for prompt in random.Random(seed).sample(PROMPTS, 3):
         watched_chat.page.click("#new-conversation")
         shown = watched_chat.ask(prompt)
-        assert watched_chat.last_turn()["content"].strip() == engine_text(inside, prompt).strip()
+        assert watched_chat.last_turn()["content"] == engine_text(inside, prompt)
         assert shown.split()[:3] == engine_text(inside, prompt).split()[:3]
 
 
