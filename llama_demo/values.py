@@ -58,6 +58,63 @@ class Sampling:
         return self.temperature == 0.0
 
 
+MAX_ALTERNATIVES = 8
+MAX_STOPS = 16
+MAX_STOP_CHARACTERS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRequest:
+    """A text to continue, `n` times side by side; alternative `i` draws with the seed `(seed + i) % SEED_LIMIT`.
+
+    `prompt` is raw text, encoded as plain text after the model's own start of text (empty text is that start alone),
+    or token ids, which are taken exactly as they are. `as_chat` sends the text as a user's message through the chat
+    template. `trim` lets a prompt that is too long for the context lose its beginning.
+
+    Raises `InvalidParameter`, `InvalidUnicode`.
+    """
+
+    prompt: str | tuple[int, ...]
+    sampling: Sampling = Sampling()
+    stops: tuple[str, ...] = ()
+    n: int = 1
+    as_chat: bool = False
+    trim: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.prompt, str):
+            check_text(self.prompt)
+        else:
+            object.__setattr__(self, "prompt", token_ids("prompt", self.prompt, "a text, or token ids"))
+            if self.as_chat:
+                raise InvalidParameter("as_chat", self.as_chat, "off where the prompt is token ids")
+        object.__setattr__(self, "stops", _stops(self.stops))
+        object.__setattr__(self, "n", _number("n", self.n, int, 1, MAX_ALTERNATIVES))
+
+
+def token_ids(name: str, value: object, expected: str = "a list of token ids") -> tuple[int, ...]:
+    """`value` as ids. Raises `InvalidParameter` where it is no sequence of whole numbers from 0."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise InvalidParameter(name, value, expected)
+    for number in value:
+        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+            raise InvalidParameter(name, number, f"{expected}, which are whole numbers from 0")
+    return tuple(value)
+
+
+def _stops(value: object) -> tuple[str, ...]:
+    expected = f"a list of at most {MAX_STOPS} texts of 1 to {MAX_STOP_CHARACTERS} characters"
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise InvalidParameter("stop", value, expected)
+    if len(value) > MAX_STOPS:
+        raise InvalidParameter("stop", f"{len(value)} texts", expected)
+    for stop in value:
+        if not isinstance(stop, str) or not 1 <= len(stop) <= MAX_STOP_CHARACTERS:
+            raise InvalidParameter("stop", stop, expected)
+        check_text(stop)
+    return tuple(value)
+
+
 def _number(name: str, value: object, kind: type, low: float, high: float) -> float | int:
     words = "a whole number" if kind is int else "a number"
     expected = f"{words} from {low:g} to {high:.10g}"
@@ -197,7 +254,8 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Not started: `place` 1 is next; `seconds` is a guess, None where there is nothing to guess from."""
+    """Not started: `place` 1 is next, and 0 is at work with nothing to show yet; `seconds` is a guess, None where there
+    is nothing to guess from."""
 
     place: int
     seconds: float | None
@@ -223,3 +281,71 @@ class Reply:
 
 
 ChatUpdate = LoadProgress | Waiting | Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """One alternative so far. `logprobs` has a natural logarithm for each of `ids`; the last ids may not be in `text`: a
+    stop string, or half a character, is left out. `finish` is None while it streams."""
+
+    text: str
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish: FinishReason | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """All alternatives so far. `prompt` is as the model saw it, without the first `trimmed_tokens` of what was asked.
+    `speed` is of all alternatives together. `finished` once each of them has ended."""
+
+    model: str
+    prompt: str
+    prompt_ids: tuple[int, ...]
+    trimmed_tokens: int
+    context_tokens: int
+    continuations: tuple[Continuation, ...]
+    speed: Speed | None
+    finished: bool
+
+
+CompletionUpdate = LoadProgress | Waiting | Completion
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAlternative:
+    """A token that might have come, by its name for people (see `ScoredToken.token`)."""
+
+    id: int
+    token: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredToken:
+    """What the model thought of one token of a text, seen with those before it; None for the first, which nothing came
+    before.
+
+    token    its name for people: its text, or bytes as `<0xE2>` where it is a part of a character
+    text     what became whole with it: all joined are the text; empty inside a character and for special tokens
+    logprob  natural logarithm; `rank` 1 is the likeliest; `entropy` in nats, of what the token was drawn from
+    top      the likeliest alternatives, best first; the token itself may be among them
+    """
+
+    id: int
+    token: str
+    text: str
+    logprob: float | None
+    rank: int | None
+    entropy: float | None
+    top: tuple[TokenAlternative, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredText:
+    """`perplexity` is exp of the mean negative logprob of all tokens but the first; None where there are none."""
+
+    model: str
+    tokens: tuple[ScoredToken, ...]
+    perplexity: float | None

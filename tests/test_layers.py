@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ui", "api"),
     ("runtime",),
     ("generation",),
+    ("leasing",),
     ("registry",),
     ("ledger",),
     ("loading",),

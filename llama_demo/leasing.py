@@ -1,0 +1,180 @@
+"""How a request gets its model: its turn in the line, then a lease, with the load's progress; both given up together.
+
+Chat, completions, scores and classification all come through here. It knows nothing of prompts or tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import Future
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from llama_demo.limits import Admission, Place
+from llama_demo.loading import LoadedModel
+from llama_demo.registry import Lease, Registry
+from llama_demo.values import LoadProgress, Waiting
+
+UPDATE_SECONDS = 0.1
+"""An answer is shown anew so often where there are few readers."""
+UPDATES_PER_SECOND = 60
+"""All readers together get no more updates than this: each costs the page's server about a millisecond."""
+SLOWEST_UPDATE_SECONDS = 0.8
+"""However many read: a closed tab must be noticed within a second."""
+
+T = TypeVar("T")
+
+
+class Cancellable(Protocol):
+    def cancel(self) -> None:
+        """Asks for an end; returns at once, and may be called twice."""
+
+
+class Stopper:
+    """Ends one request from another handler: at once, without waiting for the request's next update."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._streams: list[Cancellable] = []
+
+    def stop(self) -> None:
+        self.stopped = True
+        for stream in self._streams:
+            stream.cancel()
+
+    def attach(self, stream: Cancellable) -> None:
+        self._streams.append(stream)
+        if self.stopped:
+            stream.cancel()
+
+
+class Seat:
+    """One request's turn and its lease of `loaded`."""
+
+    def __init__(self, place: Place, lease: Lease[LoadedModel]) -> None:
+        self._place, self._lease = place, lease
+        self._lock = threading.Lock()
+        self._holders = 1
+
+    @property
+    def loaded(self) -> LoadedModel:
+        return self._lease.value
+
+    def hold(self) -> None:
+        """One more `leave` is needed before the seat is given up."""
+        with self._lock:
+            self._holders += 1
+
+    def leave(self) -> None:
+        """Gives the seat up once everybody who holds it has left; from any thread, never blocks."""
+        with self._lock:
+            self._holders -= 1
+            if self._holders > 0:
+                return
+        self._lease.release()
+        self._place.leave()
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[T]):
+    """What a call gave."""
+
+    value: T
+
+
+class Leasing:
+    """Seats on the models of one registry, behind one line."""
+
+    def __init__(self, registry: Registry[LoadedModel], admission: Admission) -> None:
+        self._registry = registry
+        self._admission = admission
+
+    def update_seconds(self) -> float:
+        """Seconds between two updates of one request: longer as readers grow, so that all together stay affordable."""
+        return min(SLOWEST_UPDATE_SECONDS, max(UPDATE_SECONDS, self._admission.active / UPDATES_PER_SECOND))
+
+    async def seat(self, model: str, stopper: Stopper) -> AsyncGenerator[LoadProgress | Waiting | Seat, None]:
+        """Where they apply, the place in the line and the load's progress, again and again, so that whoever reads can
+        leave; last the seat, which is given up when the generator is closed. No seat where `stopper` stops the wait.
+
+        Raises `Busy`, and whatever loading the model raises.
+        """
+        place = self._admission.enter()
+        seat: Seat | None = None
+        try:
+            while not stopper.stopped:
+                number, seconds = place.position()
+                if number == 0:
+                    break
+                yield Waiting(number, seconds)
+                await asyncio.sleep(self.update_seconds())
+            ticket = self._registry.request(model)
+            try:
+                while (lease := ticket.poll()) is None and not stopper.stopped:
+                    yield ticket.progress
+                    await asyncio.sleep(self.update_seconds())
+                if lease is not None:
+                    seat = Seat(place, lease)
+                    yield seat
+            finally:
+                ticket.cancel()
+        finally:
+            (seat or place).leave()
+
+    async def call(
+        self, model: str, work: Callable[[LoadedModel], T], stopper: Stopper
+    ) -> AsyncGenerator[LoadProgress | Waiting | Done[T], None]:
+        """What the blocking `work` gives on `model`, computed on a thread of its own; until then what `seat` tells, and
+        `Waiting(0, None)` while it computes.
+
+        Whoever leaves, or stops, waits for nothing; the seat is kept until the thread is done with the model. Raises
+        as `seat`, and what `work` raises.
+        """
+        async with aclosing(self.seat(model, stopper)) as steps:
+            async for step in steps:
+                if not isinstance(step, Seat):
+                    yield step
+                    continue
+                if stopper.stopped:
+                    return
+                future = asyncio.wrap_future(_start(step, work))
+                future.add_done_callback(_heard)
+                while not future.done() and not stopper.stopped:
+                    await asyncio.wait([future], timeout=self.update_seconds())
+                    if not future.done():
+                        yield Waiting(0, None)
+                if future.done():
+                    yield Done(future.result())
+
+
+def _start(seat: Seat, work: Callable[[LoadedModel], T]) -> Future[T]:
+    """The loop's own pool has few threads, which its other users need: this one is started for the call."""
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()  # From now on a reader who leaves cannot cancel it.
+
+    def run() -> None:
+        try:
+            result = work(seat.loaded)
+        except BaseException as error:  # noqa: BLE001 whatever it is, the one who waits must hear of it
+            seat.leave()
+            future.set_exception(error)
+        else:
+            seat.leave()
+            future.set_result(result)
+
+    seat.hold()
+    try:
+        threading.Thread(target=run, name="analysis", daemon=True).start()
+    except RuntimeError:
+        seat.leave()
+        raise
+    return future
+
+
+def _heard(future: asyncio.Future[T]) -> None:
+    """The loop complains of errors that nobody asks for, as those of a call whose reader has left."""
+    if not future.cancelled():
+        future.exception()
