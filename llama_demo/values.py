@@ -75,7 +75,7 @@ class CompletionRequest:
     """
 
     prompt: str | tuple[int, ...]
-    sampling: Sampling = Sampling()
+    sampling: Sampling
     stops: tuple[str, ...] = ()
     n: int = 1
     as_chat: bool = False
@@ -285,8 +285,8 @@ ChatUpdate = LoadProgress | Waiting | Reply
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """One alternative so far. `logprobs` has a natural logarithm for each of `ids`; the last ids may not be in `text`: a
-    stop string, or half a character, is left out. `finish` is None while it streams."""
+    """One alternative so far. `logprobs` has a natural logarithm for each of `ids`; the last ids may not be in `text`:
+    a stop string, or half a character, is left out. `finish` is None while it streams."""
 
     text: str
     ids: tuple[int, ...]
