@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_
 from tokenizers.models import BPE
 
 from llama_demo.checkpoints.gguf_read import Metadata, read_container
-from llama_demo.checkpoints.gguf_write import replacing
+from llama_demo.checkpoints.whole import replacing
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 """What a token is, in `tokenizer.ggml.token_type`."""

@@ -5,15 +5,9 @@ Knows the container and the types; what the tensors mean is the caller's busines
 
 from __future__ import annotations
 
-import errno
 import math
-import os
-import secrets
-import shutil
 import struct
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -35,10 +29,7 @@ from llama_demo.checkpoints.gguf_read import (
     Value,
     padded,
 )
-from llama_demo.errors import DiskFull
-
-if sys.platform != "win32":
-    import fcntl
+from llama_demo.checkpoints.whole import replacing
 
 Quantization = Literal["f32", "f16", "q8_0", "q4_0"]
 Report = Callable[[int, int], None]
@@ -155,58 +146,3 @@ def quantize(values: NDArray[np.float32], kind: GGMLQuantizationType) -> bytes:
 def _pad(file: BinaryIO, alignment: int) -> None:
     position = file.tell()
     file.write(bytes(padded(position, alignment) - position))
-
-
-@contextmanager
-def replacing(target: Path, needed_bytes: int) -> Iterator[BinaryIO]:
-    """A new file that takes the name `target` once it is whole, and leaves nothing behind where it is not.
-
-    Raises `DiskFull` at once when `needed_bytes` are not free, and when the disk fills up meanwhile.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(target)
-    free_bytes = shutil.disk_usage(target.parent).free
-    if free_bytes < needed_bytes:
-        raise DiskFull(str(target), needed_bytes, free_bytes)
-    file = _partial(target)
-    partial = Path(file.name)
-    try:
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            if sys.platform != "win32":
-                partial.replace(target)
-        if sys.platform == "win32":  # there a file that is open keeps its name
-            partial.replace(target)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(str(target), needed_bytes, shutil.disk_usage(target.parent).free) from error
-        raise
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _partial(target: Path) -> BinaryIO:
-    """A new file beside `target`, locked for as long as it is open, so that others see that somebody writes it."""
-    while True:
-        partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
-        file = partial.open("xb")
-        if sys.platform != "win32":
-            with suppress(OSError):  # a file system without locks: then nobody takes it for abandoned either
-                fcntl.flock(file, fcntl.LOCK_EX)
-        if partial.exists():
-            return file
-        file.close()  # another process took it for abandoned in the moment before it was locked
-
-
-def _remove_abandoned(target: Path) -> None:
-    """A process that was killed leaves its partial file, and the lock on it goes with the process. Windows removes no
-    file that is open."""
-    for partial in target.parent.glob(f".{target.name}.*.partial"):
-        with suppress(OSError), partial.open("rb") as file:
-            if sys.platform == "win32":
-                file.close()
-            else:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            partial.unlink()

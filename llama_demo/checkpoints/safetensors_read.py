@@ -10,13 +10,15 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llama_demo.errors import BadCheckpoint
 
-_ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+ITEMS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+"""The types that are read, as numpy holds them; it has no bfloat16, so one of those is held as its bits."""
 _MOST_HEADER_BYTES = 100_000_000
 _SLICE_ITEMS = 2**22
 
@@ -31,15 +33,15 @@ class StoredTensor:
     shape: tuple[int, ...]
     offset: int
 
-    def slices(self, row_multiple: int = 1) -> Iterator[NDArray[np.float32]]:
-        """The values as float32 [rows, row], a few million at a time, in whole groups of `row_multiple` rows.
+    def raw(self, row_multiple: int = 1) -> Iterator[NDArray[Any]]:
+        """The values [rows, row] as they are stored, a few million at a time, in whole groups of `row_multiple` rows.
 
-        Raises `BadCheckpoint` where the file ends too soon or holds what is no number.
+        Raises `BadCheckpoint` where the file ends too soon.
         """
         row_items = self.shape[-1]
         rows_left = math.prod(self.shape[:-1])
-        row_bytes = row_items * _ITEM_BYTES[self.type]
-        rows_at_once = max(1, _SLICE_ITEMS // (row_items * row_multiple)) * row_multiple
+        row_bytes = row_items * item_bytes(self.type)
+        rows_at_once = rows_of_a_slice(row_items, row_multiple)
         with self.path.open("rb") as file:
             file.seek(self.offset)
             while rows_left:
@@ -47,11 +49,24 @@ class StoredTensor:
                 raw = file.read(rows * row_bytes)
                 if len(raw) != rows * row_bytes:
                     raise BadCheckpoint(str(self.path), f"it ends inside the tensor {self.name}")
-                values = _as_float32(raw, self.type).reshape(rows, row_items)
-                if not np.isfinite(values).all():
-                    raise BadCheckpoint(str(self.path), f"it is damaged: {self.name} holds what is no number")
-                yield values
+                yield np.frombuffer(raw, ITEMS[self.type]).reshape(rows, row_items)
                 rows_left -= rows
+
+
+def rows_of_a_slice(row_items: int, row_multiple: int) -> int:
+    """How many rows are held in memory at once: whole groups of `row_multiple`."""
+    return max(1, _SLICE_ITEMS // (row_items * row_multiple)) * row_multiple
+
+
+def item_bytes(kind: str) -> int:
+    return np.dtype(ITEMS[kind]).itemsize
+
+
+def as_float32(items: NDArray[Any], kind: str) -> NDArray[np.float32]:
+    if kind == "BF16":
+        # A bfloat16 is the upper half of a float32.
+        return (items.astype(np.uint32) << 16).view(np.float32)
+    return items.astype(np.float32, copy=False)
 
 
 def read_tensors(folder: Path) -> dict[str, StoredTensor]:
@@ -97,15 +112,8 @@ def _read_header(path: Path) -> Iterator[StoredTensor]:
 
 def _check(tensor: StoredTensor, length: int) -> None:
     name, shape, kind = tensor.name, tensor.shape, tensor.type
-    if kind not in _ITEM_BYTES:
+    if kind not in ITEMS:
         problem = f"its tensor {name} is of type {kind}, and only F32, F16 and BF16 can be read"
         raise BadCheckpoint(str(tensor.path), problem)
-    if not shape or min(shape) < 1 or math.prod(shape) * _ITEM_BYTES[kind] != length:
+    if not shape or min(shape) < 1 or math.prod(shape) * item_bytes(kind) != length:
         raise BadCheckpoint(str(tensor.path), f"it is damaged: {name} has the shape {list(shape)} and {length} bytes")
-
-
-def _as_float32(raw: bytes, kind: str) -> NDArray[np.float32]:
-    if kind == "BF16":
-        # A bfloat16 is the upper half of a float32.
-        return (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
-    return np.frombuffer(raw, "<f4" if kind == "F32" else "<f2").astype(np.float32)

@@ -16,7 +16,8 @@ import pytest
 
 from llama_demo.checkpoints import gguf
 from llama_demo.checkpoints.gguf_read import read_container
-from llama_demo.checkpoints.gguf_write import Quantization, encode_fields, replacing
+from llama_demo.checkpoints.gguf_write import Quantization, encode_fields
+from llama_demo.checkpoints.whole import replacing
 from llama_demo.errors import BadCheckpoint, DiskFull
 from llama_demo.tokenizer import Tokenizer
 

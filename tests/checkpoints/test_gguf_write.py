@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from llama_demo.checkpoints import gguf
-from llama_demo.checkpoints.gguf_write import replacing
+from llama_demo.checkpoints.whole import replacing
 
 _WRITER = """
 import sys
 from pathlib import Path
-from llama_demo.checkpoints.gguf_write import replacing
+from llama_demo.checkpoints.whole import replacing
 with replacing(Path(sys.argv[1]), 10) as file:
     file.write(b"half")
     file.flush()
