@@ -62,8 +62,11 @@ class Bench:
         """Nothing is fetched meanwhile, and nothing reported to anybody."""
         return {**os.environ, "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False", **more}
 
-    def crowd(self, url: str, *, one_at_a_time: bool = False, **options: Any) -> dict[int, Figures]:
-        """Warms a server up, then measures every crowd on it, with prompts it has not seen."""
+    def crowd(self, url: str, *, one_at_a_time: bool = False, probe: str = "", **options: Any) -> dict[int, Figures]:
+        """Warms a server up, then measures every crowd on it, with prompts it has not seen.
+
+        `probe` is asked beside a crowd alone: beside one visitor it would take of the two cores what it measures.
+        """
         plan = bench.BenchPlan(
             url,
             max_new_tokens=self.new_tokens,
@@ -72,14 +75,15 @@ class Bench:
             first_prompt=4000,
             **options,
         )
-        warm_up = bench.run(replace(plan, visitors=2, rounds=2, probe=""))
+        warm_up = bench.run(replace(plan, visitors=2, rounds=2))
         if warm_up.failures:
             raise NotStarted("; ".join(warm_up.errors))
         reports: dict[int, Figures] = {}
         first = 0
         for visitors in self.crowds:
             rounds = rounds_for(visitors, one_at_a_time=one_at_a_time)
-            report = bench.run(replace(plan, visitors=visitors, rounds=rounds, first_prompt=first))
+            asked = replace(plan, visitors=visitors, rounds=rounds, first_prompt=first)
+            report = bench.run(replace(asked, probe=probe) if visitors > 1 else asked)
             reports[visitors] = report.public()
             first += visitors * rounds
             print(f"  {visitors} visitors: {report.per_second:.1f} tokens a second", flush=True)
