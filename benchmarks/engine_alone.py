@@ -40,7 +40,7 @@ class EngineClient:
         while not stream.drained:
             text += pieces.add([token.id for token in await stream.read(READ_SECONDS)])
             yield text
-        yield text + pieces.end()
+        yield text
 
 
 async def measure(loaded: LoadedModel, visitors: Sequence[int], new_tokens: int, repeats: int) -> dict[str, object]:

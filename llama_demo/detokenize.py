@@ -2,45 +2,48 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
-
-from tokenizers.decoders import DecodeStream
 
 from llama_demo.tokenizer import Tokenizer
 
-_CONTEXT_IDS = 8
-"""So many ids before the first settle how its text begins."""
+_CHARACTER_BYTES = 4
+"""No character is longer, so no more of what came before can still be waiting for its end."""
 
 
 class PieceStream:
-    """The text of ids as they come. All pieces and the end, joined, are exactly the whole text.
+    """The text of ids as they come. All pieces joined are exactly the whole text, but for a character that is cut in
+    the middle at the end: that is left out.
 
-    `after` are the ids of the text that is being continued: its last word decides whether a space comes first.
+    It works on bytes of its own, because the library's streaming decoder raises where a broken character follows a
+    whole one, which a model may well write; here that is a replacement mark.
+
+    `after` are the ids of the text that is being continued: a character that they leave open is completed, and a word
+    after them keeps its space.
     """
 
     def __init__(self, tokenizer: Tokenizer, after: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
-        self._stream = DecodeStream(skip_special_tokens=True)
-        self._held: list[int] = []
-        for number in after[-_CONTEXT_IDS:]:
-            self._stream.step(tokenizer.backend, number)
+        self._bytes = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._strips = tokenizer.strips_spaces
+        tail = b""
+        for number in reversed(after):
+            tail = tokenizer.token_bytes(number) + tail
+            if len(tail) >= _CHARACTER_BYTES:
+                break
+        self._text(tail)
 
     def add(self, ids: Sequence[int]) -> str:
         """The text that has become whole with `ids`."""
-        pieces = []
-        for number in ids:
-            self._held.append(number)
-            piece = self._stream.step(self._tokenizer.backend, number)
-            if piece is not None:
-                pieces.append(piece)
-                self._held.clear()
-        return "".join(pieces)
+        return self._text(b"".join(map(self._tokenizer.token_bytes, ids)))
 
-    def end(self) -> str:
-        """What is still held back, if it is whole: a text may end with a replacement mark of its own, but a character
-        that was cut in the middle is left out."""
-        text = self._tokenizer.decode(self._held)
-        return text if text and self._tokenizer.encode(text) == self._held else ""
+    def _text(self, raw: bytes) -> str:
+        text = self._bytes.decode(raw)
+        if self._strips and text:
+            spaces = min(self._strips, len(text) - len(text.lstrip(" ")))
+            self._strips = self._strips - spaces if spaces == len(text) else 0
+            return text[spaces:]
+        return text
 
 
 class StopStrings:

@@ -25,7 +25,10 @@ class Limits:
 
     def check(self, turns: Sequence[Turn]) -> None:
         """Raises `MessageTooLong` for a conversation of more characters than this server reads."""
-        characters = sum(len(turn.content) for turn in turns)
+        self.check_characters(sum(len(turn.content) for turn in turns))
+
+    def check_characters(self, characters: int) -> None:
+        """Raises `MessageTooLong` for a text of more characters than this server reads."""
         if characters > self.message_characters:
             raise MessageTooLong(characters, self.message_characters)
 

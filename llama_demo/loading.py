@@ -74,6 +74,11 @@ class Files:
     tokenizer: Path
 
 
+def analysis_name(entry: Entry) -> str:
+    """The name under which `entry`'s scores and features are leased: its own where its engine has them."""
+    return entry.name if entry.format == "hf" and entry.path is not None else entry.name + ANALYSIS
+
+
 class Loader:
     """Loads entries by name. `budget_bytes` is what models may take on the CPU."""
 

@@ -11,7 +11,7 @@ from llama_demo.devices import CPU, read_cpu
 from llama_demo.errors import DoesNotFit, LlamaDemoError
 from llama_demo.generation import Generation
 from llama_demo.limits import Admission, Limits
-from llama_demo.loading import LoadedModel, Loader
+from llama_demo.loading import LoadedModel, Loader, analysis_name
 from llama_demo.messages import Messages, messages
 from llama_demo.observe import LOG, one_line
 from llama_demo.registry import Plan, Registry
@@ -77,7 +77,13 @@ class Runtime:
             wait_seconds=WAIT_SECONDS,
         )
         self._admission = Admission(settings.concurrent, settings.queue)
-        self.generation = Generation(self.registry, self.limits, self._admission, log_prompts=settings.log_prompts)
+        self.generation = Generation(
+            self.registry,
+            self.limits,
+            self._admission,
+            log_prompts=settings.log_prompts,
+            scores_with=lambda name: analysis_name(self.catalog.find(name)),
+        )
 
     def prepare(self, name: str) -> None:
         """Begins to load `name` in the background, so that it is there when somebody asks it something.

@@ -20,6 +20,9 @@ from llama_demo.errors import BadCheckpoint
 _CHAT_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<|end_of_turn|>")
 """End tokens of chat turns; one ends a reply where the model's own template writes it."""
 
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+"""A byte in a vocabulary with byte fallback."""
+
 
 class Tokenizer:
     """Made by `load`. Text is encoded as the model was trained to see it, without BOS or EOS of its own."""
@@ -40,6 +43,12 @@ class Tokenizer:
         }
         self.bos_id = self._id("bos_token")
         self.eos_ids = self._end_ids(config)
+        self.adds_bos = self.bos_id is not None and _adds_bos(config, self.backend, self.bos_id)
+        """Whether the model was trained on texts that begin with the BOS."""
+        self._special_names = {number: token for token, number in self.special_tokens.items()}
+        self._spelling = _Spelling(json.loads(document).get("decoder"))
+        self.strips_spaces = self._spelling.strips_spaces
+        """So many spaces at the very beginning of a text belong to the encoding, and not to the text."""
         self._secrets = _Secrets(document, self.special_tokens)
 
     @classmethod
@@ -60,6 +69,23 @@ class Tokenizer:
         """The ids of plain text: a marker such as `<|im_start|>` in it is ordinary text."""
         ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
         return ids
+
+    def encode_text(self, text: str) -> list[int]:
+        """The ids of a raw text for the model to read: after the BOS where the model was trained so, and never none."""
+        ids = self.encode(text)
+        starts = [number for number in (self.bos_id, *sorted(self.eos_ids)) if number is not None][:1]
+        return [*starts, *ids] if self.adds_bos or not ids else ids
+
+    def token_bytes(self, number: int) -> bytes:
+        """What a token stands for, which may be a part of a character; nothing for a special or unknown token."""
+        piece = None if number in self._special_names else self.backend.id_to_token(number)
+        return b"" if piece is None else self._spelling.read(piece)
+
+    def token_name(self, number: int) -> str:
+        """A token as people read it: its text, `<0xE2>` for a byte that is a part of a character, or a special token's
+        own name."""
+        special = self._special_names.get(number)
+        return _readable(self.token_bytes(number)) if special is None else special
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids` without special tokens."""
@@ -90,6 +116,66 @@ class Tokenizer:
         template = self.chat_template or ""
         ends = (self.backend.token_to_id(end) for end in _CHAT_ENDS if end in template)
         return frozenset(ids | {number for number in (own, *ends) if number is not None})
+
+
+class _Spelling:
+    """How a vocabulary writes bytes: by `decoder`, as tokenizer.json has it."""
+
+    def __init__(self, decoder: Mapping[str, Any] | None) -> None:
+        steps = [] if decoder is None else decoder.get("decoders") or [decoder]
+        kinds = {step.get("type") for step in steps}
+        self._letters = _byte_letters() if "ByteLevel" in kinds else {}
+        self._has_bytes = "ByteFallback" in kinds
+        self._space = next(filter(None, map(_space, steps)), "")
+        self.strips_spaces = max((_stripped(step) for step in steps), default=0)
+
+    def read(self, piece: str) -> bytes:
+        if self._letters:
+            if all(letter in self._letters for letter in piece):
+                return bytes(self._letters[letter] for letter in piece)
+            return piece.encode()
+        if self._has_bytes and (byte := _BYTE.fullmatch(piece)):
+            return bytes.fromhex(byte[1])
+        return (piece.replace(self._space, " ") if self._space else piece).encode()
+
+
+def _byte_letters() -> dict[str, int]:
+    """GPT-2's alphabet: printable Latin-1 stands for itself, the other bytes for the letters from U+0100 on."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    letters = {chr(byte): byte for byte in plain}
+    others = (byte for byte in range(0x100) if byte not in plain)
+    return letters | {chr(0x100 + index): byte for index, byte in enumerate(others)}
+
+
+def _space(step: Mapping[str, Any]) -> str:
+    """The letter that the decoder's step turns into a space."""
+    if step.get("type") == "Replace" and step.get("content") == " ":
+        return str(step["pattern"].get("String") or "")
+    return str(step.get("replacement") or "") if step.get("type") == "Metaspace" else ""
+
+
+def _stripped(step: Mapping[str, Any]) -> int:
+    """How many spaces the decoder's step takes from the beginning of a text."""
+    if step.get("type") == "Strip" and step.get("content") == " ":
+        return int(step.get("start") or 0)
+    return int(step.get("type") == "Metaspace" and step.get("prepend_scheme") != "never")
+
+
+def _readable(raw: bytes) -> str:
+    parts, rest = [], raw
+    while rest:
+        try:
+            parts.append(rest.decode())
+            break
+        except UnicodeDecodeError as error:
+            parts += [rest[: error.start].decode(), *(f"<0x{byte:02X}>" for byte in rest[error.start : error.end])]
+            rest = rest[error.end :]
+    return "".join(parts)
+
+
+def _adds_bos(config: Mapping[str, Any], backend: FastTokenizer, bos_id: int) -> bool:
+    given = config.get("add_bos_token")
+    return given if isinstance(given, bool) else bos_id in backend.encode("").ids
 
 
 class _Secrets:

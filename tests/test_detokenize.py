@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def tokenizer(request: pytest.FixtureRequest, tiny_folder: Path, tiny_sentencepi
 
 def pieces(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
     stream = PieceStream(tokenizer)
-    return [*(stream.add([number]) for number in ids), stream.end()]
+    return [stream.add([number]) for number in ids]
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -62,7 +63,7 @@ def test_a_text_cut_anywhere_shows_no_broken_character(tokenizer: Tokenizer, tex
 def test_how_many_ids_come_at_once_changes_nothing(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode(" ".join(TEXTS))
     stream = PieceStream(tokenizer)
-    halves = stream.add(ids[:7]) + stream.add(ids[7:]) + stream.end()
+    halves = stream.add(ids[:7]) + stream.add(ids[7:])
     assert halves == "".join(pieces(tokenizer, ids))
 
 
@@ -70,7 +71,36 @@ def test_a_continued_text_keeps_the_space_before_its_first_word(tokenizer: Token
     ids = tokenizer.encode("The boats come back")
     split = next(index for index in range(1, len(ids)) if tokenizer.decode(ids[:index]) == "The boats")
     stream = PieceStream(tokenizer, after=ids[:split])
-    assert stream.add(ids[split:]) + stream.end() == " come back"
+    assert stream.add(ids[split:]) == " come back"
+
+
+@settings(max_examples=500, deadline=None)
+@given(draw=st.randoms(use_true_random=False), length=st.integers(0, 30))
+def test_whatever_ids_a_model_writes_the_pieces_are_their_text(
+    tokenizer: Tokenizer, draw: random.Random, length: int
+) -> None:
+    ids = [draw.randrange(tokenizer.vocabulary_size) for _ in range(length)]
+    shown, whole = "".join(pieces(tokenizer, ids)), tokenizer.decode(ids)
+    if "\ufffd" not in whole:
+        assert shown == whole
+    if not tokenizer.strips_spaces:  # SentencePiece's decoder marks the whole characters beside a broken one too.
+        assert shown.rstrip("\ufffd") == whole.rstrip("\ufffd")
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=texts, cut=st.integers(min_value=0, max_value=60))
+def test_a_text_continued_anywhere_even_inside_a_character_goes_on_as_the_whole(
+    tokenizer: Tokenizer, text: str, cut: int
+) -> None:
+    ids = tokenizer.encode(text.replace("\ufffd", ""))
+    before = "".join(pieces(tokenizer, ids[:cut]))
+    assert before + PieceStream(tokenizer, after=ids[:cut]).add(ids[cut:]) == tokenizer.decode(ids)
+
+
+def test_a_broken_character_after_a_whole_one_is_a_replacement_mark(tiny_sentencepiece_folder: Path) -> None:
+    tokenizer = Tokenizer.load(tiny_sentencepiece_folder)
+    ids = [*tokenizer.encode("서"), *(number for number in tokenizer.encode("서")[-1:]), *tokenizer.encode("a")]
+    assert PieceStream(tokenizer).add(ids) == "서\ufffd a"
 
 
 def test_special_tokens_have_no_text(tokenizer: Tokenizer) -> None:

@@ -51,6 +51,45 @@ def test_the_template_is_read_from_its_own_file_too(tiny_sentencepiece_folder: P
     assert Tokenizer.load(tmp_path).chat_template == "{{ messages }}"
 
 
+def test_a_token_is_named_as_people_read_it(folder: Path) -> None:
+    tokenizer = Tokenizer.load(folder)
+    names = [tokenizer.token_name(number) for number in tokenizer.encode("The 서")]
+    assert names[-3:] == ["<0xEC>", "<0x84>", "<0x9C>"]
+    assert "".join(names[:-3]).strip() == "The"
+    assert [tokenizer.token_name(number) for number in tokenizer.special_tokens.values()] == [*tokenizer.special_tokens]
+    assert tokenizer.token_name(tokenizer.vocabulary_size + 5) == ""
+
+
+def test_whole_characters_in_a_token_with_a_part_of_one_are_readable() -> None:
+    from tokenizers import Tokenizer as FastTokenizer
+    from tokenizers import decoders
+    from tokenizers.models import BPE
+
+    backend = FastTokenizer(BPE({"Ġaì": 0}, []))
+    backend.decoder = decoders.ByteLevel()
+    assert Tokenizer(backend.to_str(), {}, None).token_name(0) == " a<0xEC>"
+
+
+@pytest.mark.parametrize(("given", "ids"), [(True, [1]), (False, []), (None, [])])
+def test_a_raw_text_begins_as_the_model_was_trained_and_an_empty_one_with_the_bos(
+    folder: Path, given: bool | None, ids: list[int]
+) -> None:
+    config = {"bos_token": "<s>" if "sentencepiece" in folder.name else "<|im_start|>", "add_bos_token": given}
+    tokenizer = Tokenizer((folder / "tokenizer.json").read_text(encoding="utf-8"), config, None)
+    assert tokenizer.encode_text("The boats") == [*ids, *tokenizer.encode("The boats")]
+    assert tokenizer.encode_text("") == [1]
+
+
+def test_a_tokenizer_that_puts_the_bos_itself_is_taken_at_its_word(folder: Path) -> None:
+    from tokenizers import Tokenizer as FastTokenizer
+    from tokenizers.processors import TemplateProcessing
+
+    bos = "<s>" if "sentencepiece" in folder.name else "<|im_start|>"
+    backend = FastTokenizer.from_file(str(folder / "tokenizer.json"))
+    backend.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, 1)])
+    assert Tokenizer(backend.to_str(), {"bos_token": bos}, None).adds_bos
+
+
 @pytest.mark.parametrize("content", [None, "", "{}", "<html>", '{"model": {"type": "BPE"}}'])
 def test_a_broken_tokenizer_is_refused_with_its_path(tmp_path: Path, content: str | None) -> None:
     if content is not None:

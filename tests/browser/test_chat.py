@@ -56,8 +56,7 @@ def engine_text(inside: Inside, prompt: str) -> str:
     with inside.runtime.registry.lease(inside.runtime.default_model) as loaded:
         rendered = prompts.render(loaded.tokenizer, [Turn("user", prompt)])
         tokens = list(loaded.engine.generate(rendered.ids, Sampling(max_new_tokens=LENGTH, temperature=0.0)))
-        pieces = PieceStream(loaded.tokenizer)
-        return pieces.add([token.id for token in tokens]) + pieces.end()
+        return PieceStream(loaded.tokenizer).add([token.id for token in tokens])
 
 
 def test_stop_freezes_the_text_and_ends_the_engine_s_steps(watched_chat: ChatPage, inside: Inside) -> None:

@@ -1,0 +1,166 @@
+"""Everything between text and token ids: the prompt, what is cut from it, the pieces, the stop strings, the scores.
+
+It knows no page and no protocol: the page, the Gradio API and the HTTP API all read the same updates from here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+
+from llama_demo.errors import EmptyMessage
+from llama_demo.generation import completion, scoring
+from llama_demo.generation.chat import ChatRequest, answer
+from llama_demo.leasing import Done, Leasing, Seat, Stopper
+from llama_demo.limits import Admission, Limits
+from llama_demo.loading import LoadedModel
+from llama_demo.observe import LOG, one_line
+from llama_demo.registry import Registry
+from llama_demo.values import (
+    ChatUpdate,
+    Completion,
+    CompletionRequest,
+    CompletionUpdate,
+    LoadProgress,
+    Reply,
+    Sampling,
+    ScoredText,
+    Turn,
+    Waiting,
+)
+
+__all__ = ["Generation", "Stopper"]
+
+
+def _same(model: str) -> str:
+    return model
+
+
+class Generation:
+    """Chat, completions and scores on leased models.
+
+    Updates come again while nothing happens, so that whoever reads can leave. Closing a generator cancels its request;
+    it sets flags only and never blocks. All methods raise `InvalidInput` for what the caller sent, `Busy`, and whatever
+    loading the model raises.
+    """
+
+    def __init__(
+        self,
+        registry: Registry[LoadedModel],
+        limits: Limits,
+        admission: Admission,
+        *,
+        log_prompts: bool = False,
+        scores_with: Callable[[str], str] = _same,
+    ) -> None:
+        """`scores_with` gives the name under which a model's scores are leased."""
+        self._leasing = Leasing(registry, admission)
+        self._limits = limits
+        self._log_prompts = log_prompts
+        self._scores_with = scores_with
+
+    async def chat(
+        self,
+        turns: Sequence[Turn],
+        *,
+        model: str,
+        sampling: Sampling,
+        continue_last: bool = False,
+        stopper: Stopper | None = None,
+    ) -> AsyncGenerator[ChatUpdate, None]:
+        """The reply to `turns`, as it grows: first, where they apply, the place in the line and the load's progress.
+
+        `continue_last` goes on with the last turn, which must be the assistant's; the reply's text then begins with it.
+        """
+        if not turns or (turns[-1].role == "assistant") != continue_last:
+            raise EmptyMessage()
+        self._limits.check(turns)
+        stopper = stopper or Stopper()
+        request = ChatRequest(tuple(turns), self._limits.clamp(sampling), continue_last)
+        async with aclosing(self._leasing.seat(model, stopper)) as steps:
+            async for step in steps:
+                if not isinstance(step, Seat):
+                    yield step
+                    continue
+                replies = answer(step.loaded, request, stopper, self.update_seconds)
+                async with aclosing(replies):
+                    async for reply in replies:
+                        if reply.finish is not None:
+                            self._log_chat(reply, request)
+                        yield reply
+
+    async def complete(
+        self, request: CompletionRequest, *, model: str, stopper: Stopper | None = None
+    ) -> AsyncGenerator[CompletionUpdate, None]:
+        """The continuations of a prompt, side by side, as they grow. However many there are, they take one place in the
+        line. Raises `PromptTooLong` for a prompt that leaves no room in the context, unless it may be trimmed."""
+        if isinstance(request.prompt, str):
+            self._limits.check_characters(len(request.prompt))
+        stopper = stopper or Stopper()
+        sampling = self._limits.clamp(request.sampling)
+        async with aclosing(self._leasing.seat(model, stopper)) as steps:
+            async for step in steps:
+                if not isinstance(step, Seat):
+                    yield step
+                    continue
+                made = completion.complete(step.loaded, request, sampling, stopper, self.update_seconds)
+                async with aclosing(made):
+                    async for update in made:
+                        if update.finished:
+                            self._log_completion(update)
+                        yield update
+
+    async def score(
+        self,
+        source: str | Sequence[int] | Sequence[Turn],
+        *,
+        model: str,
+        top_k: int,
+        stopper: Stopper | None = None,
+    ) -> AsyncGenerator[LoadProgress | Waiting | ScoredText, None]:
+        """What the model thinks of every token of a text, of token ids, or of a conversation that ends with the
+        assistant's turn, with `top_k` alternatives each; last the scores, unless stopped.
+
+        Raises `PromptTooLong` for more than the context holds; a conversation loses its oldest turns instead.
+        """
+        wanted = scoring.check(source, top_k, self._limits)
+        name = self._scores_with(model)
+        stopper = stopper or Stopper()
+        started = time.monotonic()
+        calls = self._leasing.call(name, lambda loaded: scoring.score(loaded, wanted, top_k), stopper)
+        async with aclosing(calls):
+            async for step in calls:
+                if not isinstance(step, Done):
+                    yield step
+                    continue
+                seconds = time.monotonic() - started
+                LOG.info("score model=%s tokens=%d seconds=%.2f", one_line(model), len(step.value.tokens), seconds)
+                yield step.value
+
+    def update_seconds(self) -> float:
+        """See `Leasing.update_seconds`."""
+        return self._leasing.update_seconds()
+
+    def _log_chat(self, reply: Reply, request: ChatRequest) -> None:
+        LOG.info(
+            "chat model=%s prompt_tokens=%d new_tokens=%d finish=%s",
+            one_line(reply.model),
+            reply.prompt_tokens,
+            reply.new_tokens,
+            reply.finish,
+        )
+        if self._log_prompts:
+            LOG.info("chat message=%s reply=%s", one_line(request.turns[-1].content), one_line(reply.text))
+
+    def _log_completion(self, made: Completion) -> None:
+        LOG.info(
+            "completion model=%s prompt_tokens=%d new_tokens=%d finish=%s",
+            one_line(made.model),
+            len(made.prompt_ids),
+            sum(len(one.ids) for one in made.continuations),
+            ",".join(one.finish or "" for one in made.continuations),
+        )
+        if self._log_prompts:
+            texts = " | ".join(one_line(one.text) for one in made.continuations)
+            LOG.info("completion prompt=%s text=%s", one_line(made.prompt), texts)

@@ -1,0 +1,89 @@
+"""What a model thinks of given tokens, as people can read it. Its calls block; it knows no line and no loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from llama_demo import prompts
+from llama_demo.detokenize import PieceStream
+from llama_demo.errors import InvalidHistory, InvalidParameter
+from llama_demo.generation.completion import check_ids
+from llama_demo.limits import Limits
+from llama_demo.loading import LoadedModel
+from llama_demo.tokenizer import Tokenizer
+from llama_demo.values import ScoredText, ScoredToken, Scores, TokenAlternative, Turn, check_text, token_ids
+
+MAX_TOP_K = 100
+
+Source = str | tuple[int, ...] | tuple[Turn, ...]
+
+
+def check(source: object, top_k: object, limits: Limits) -> Source:
+    """`source` as it can be scored. Raises `InvalidInput`."""
+    if isinstance(top_k, bool) or not isinstance(top_k, int) or not 0 <= top_k <= MAX_TOP_K:
+        raise InvalidParameter("top_k", top_k, f"a whole number from 0 to {MAX_TOP_K}")
+    if isinstance(source, str):
+        check_text(source)
+        limits.check_characters(len(source))
+        return source
+    turns = tuple(turn for turn in source if isinstance(turn, Turn)) if isinstance(source, Sequence) else ()
+    if not turns:
+        return token_ids("text", source, "a text, token ids, or a conversation")
+    if turns[-1].role != "assistant":
+        raise InvalidHistory(len(turns) - 1, "the last turn must be the assistant's")
+    limits.check(turns)
+    return turns
+
+
+def score(loaded: LoadedModel, source: Source, top_k: int) -> ScoredText:
+    """Blocks while the model reads. Raises `PromptTooLong`, `InvalidParameter`, and what the engine raises."""
+    ids = _ids(loaded, source)
+    scores = loaded.engine.score(ids, top_k)
+    logprobs = scores.logprobs[1:].tolist()
+    perplexity = math.exp(-math.fsum(logprobs) / len(logprobs)) if logprobs else None
+    return ScoredText(loaded.entry.name, tuple(_tokens(loaded.tokenizer, ids, scores)), perplexity)
+
+
+def _ids(loaded: LoadedModel, source: Source) -> Sequence[int]:
+    tokenizer = loaded.tokenizer
+    if isinstance(source, str):
+        return tokenizer.encode_text(source)
+    if turns := [turn for turn in source if isinstance(turn, Turn)]:
+
+        def render(turns: Sequence[Turn]) -> Sequence[int]:
+            return prompts.render(tokenizer, turns, continue_last=True).ids
+
+        return render(prompts.fit(turns, loaded.engine.context_tokens, lambda kept: len(render(kept)))[0])
+    ids = [number for number in source if isinstance(number, int)]
+    check_ids(tokenizer, ids)
+    return ids or tokenizer.encode_text("")
+
+
+def _tokens(tokenizer: Tokenizer, ids: Sequence[int], scores: Scores) -> list[ScoredToken]:
+    pieces = PieceStream(tokenizer)
+    names: dict[int, str] = {}
+
+    def name(number: int) -> str:
+        if number not in names:
+            names[number] = tokenizer.token_name(number)
+        return names[number]
+
+    columns = zip(
+        ids,
+        scores.logprobs.tolist(),
+        scores.ranks.tolist(),
+        scores.entropies.tolist(),
+        scores.top_ids.tolist(),
+        scores.top_logprobs.tolist(),
+        strict=True,
+    )
+    tokens = []
+    for index, (number, logprob, rank, entropy, top_ids, top_logprobs) in enumerate(columns):
+        text = pieces.add([number])
+        if index == 0:
+            tokens.append(ScoredToken(number, name(number), text, None, None, None, ()))
+            continue
+        top = tuple(TokenAlternative(one, name(one), value) for one, value in zip(top_ids, top_logprobs, strict=True))
+        tokens.append(ScoredToken(number, name(number), text, logprob, rank, entropy, top))
+    return tokens
