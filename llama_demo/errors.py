@@ -11,8 +11,25 @@ LlamaDemoError
 │   ├── PromptTooLong            more tokens than the context holds
 │   ├── ForgedTurn               text that contains the template's own turn markers
 │   ├── UnknownModel             with the nearest name there is
+│   ├── TargetExists             what would be written is there already
 │   └── Unsupported              this engine cannot do what was asked
 ├── BadCheckpoint                a model file that is not what it claims
+├── BadTable                     a file of rows that cannot be read, or not as was asked
+│   ├── NotUtf8                  with the place of the first byte that is not
+│   ├── UnknownTableFormat
+│   ├── EmptyTable
+│   ├── DuplicateColumn
+│   ├── MissingColumn
+│   ├── ColumnTaken              the input has a column that the output needs
+│   ├── RaggedRow                a row with more or fewer cells than the header
+│   ├── CellTooLong
+│   ├── BadQuotes
+│   ├── BadJson
+│   ├── NotText
+│   ├── TableTooLarge            more bytes than this server takes
+│   ├── TooManyRows              more rows than this server takes
+│   ├── NotReadable
+│   └── ForeignOutput            a file to go on with that was not made from this input
 ├── DoesNotFit                   with the numbers
 └── Unavailable                  try again, or do what the text says: HTTP 503
     ├── NoModel                  neither the package nor the Hub has the embedded model
@@ -23,6 +40,8 @@ LlamaDemoError
     ├── HubUnavailable
     ├── DiskFull
     ├── CacheNotWritable
+    ├── NotWritable
+    ├── OutputInUse              another process writes the same file
     ├── MissingPackage
     ├── PortInUse
     ├── NothingToMeasure         no server that can be measured answers at an address
@@ -104,6 +123,11 @@ class UnknownModel(InvalidInput):
 
 
 @dataclass(eq=False)
+class TargetExists(InvalidInput):
+    path: str
+
+
+@dataclass(eq=False)
 class Unsupported(InvalidInput):
     feature: str
     model: str
@@ -112,6 +136,101 @@ class Unsupported(InvalidInput):
 @dataclass(eq=False)
 class BadCheckpoint(LlamaDemoError):
     path: str
+    problem: str
+
+
+@dataclass(eq=False)
+class BadTable(LlamaDemoError):
+    path: str
+
+
+@dataclass(eq=False)
+class NotUtf8(BadTable):
+    line: int
+    byte: int
+
+
+@dataclass(eq=False)
+class UnknownTableFormat(BadTable):
+    known: tuple[str, ...]
+
+
+@dataclass(eq=False)
+class EmptyTable(BadTable):
+    pass
+
+
+@dataclass(eq=False)
+class DuplicateColumn(BadTable):
+    line: int
+    column: str
+
+
+@dataclass(eq=False)
+class MissingColumn(BadTable):
+    line: int
+    column: str
+    columns: tuple[str, ...]
+
+
+@dataclass(eq=False)
+class ColumnTaken(BadTable):
+    column: str
+
+
+@dataclass(eq=False)
+class RaggedRow(BadTable):
+    line: int
+    cells: int
+    columns: int
+    last_column: str
+
+
+@dataclass(eq=False)
+class CellTooLong(BadTable):
+    line: int
+    column: str
+    limit: int
+
+
+@dataclass(eq=False)
+class BadQuotes(BadTable):
+    line: int
+    column: str
+
+
+@dataclass(eq=False)
+class BadJson(BadTable):
+    line: int
+    position: int
+    problem: str
+
+
+@dataclass(eq=False)
+class NotText(BadTable):
+    line: int
+    column: str
+
+
+@dataclass(eq=False)
+class TableTooLarge(BadTable):
+    file_bytes: int
+    limit_bytes: int
+
+
+@dataclass(eq=False)
+class TooManyRows(BadTable):
+    limit: int
+
+
+@dataclass(eq=False)
+class NotReadable(BadTable):
+    problem: str
+
+
+@dataclass(eq=False)
+class ForeignOutput(BadTable):
+    source: str
     problem: str
 
 
@@ -176,6 +295,17 @@ class DiskFull(Unavailable):
 
 @dataclass(eq=False)
 class CacheNotWritable(Unavailable):
+    path: str
+
+
+@dataclass(eq=False)
+class NotWritable(Unavailable):
+    path: str
+    problem: str
+
+
+@dataclass(eq=False)
+class OutputInUse(Unavailable):
     path: str
 
 

@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench_client",),
     ("ui", "api"),
     ("runtime",),
+    ("text_files",),
     ("generation",),
     ("leasing",),
     ("registry",),
@@ -26,8 +27,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engines",),
     ("placement", "hub", "checkpoints"),
     ("prompts", "detokenize"),
-    ("catalog", "tokenizer"),
-    ("limits", "settings", "devices", "observe"),
+    ("catalog", "tokenizer", "batch"),
+    ("table_output",),
+    ("tables",),
+    ("limits", "settings", "devices", "observe", "table_lines"),
     ("values", "messages"),
     ("errors",),
 )
@@ -35,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "gradio": ("ui",),
-    "torch": ("engines/transformers",),
+    "torch": ("checkpoints/meta", "engines/transformers",),
     "transformers": ("engines/transformers", "loading"),
     "openvino": ("engines/openvino",),
     "openvino_genai": ("engines/openvino",),
