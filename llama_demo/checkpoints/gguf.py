@@ -62,7 +62,7 @@ def read_header(path: Path) -> GGUFHeader:
 
 def header_of(container: Container) -> GGUFHeader:
     """The same from a container that has been read already."""
-    metadata = Metadata(container)
+    metadata = Metadata(container.path, container.fields)
     architecture = metadata.text("general.architecture")
     if architecture != "llama":
         raise metadata.bad(f"its architecture is {architecture}, and only llama can be used here")

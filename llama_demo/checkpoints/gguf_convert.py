@@ -29,6 +29,7 @@ from llama_demo.checkpoints.gguf_write import (
 )
 from llama_demo.checkpoints.llama import EMBEDDING, Checkpoint, Config, SourceTensor, float_slices, read_folder
 from llama_demo.errors import BadCheckpoint
+from llama_demo.prompts import template_for
 
 _FLOAT16_MOST = float(np.finfo(np.float16).max)
 
@@ -52,6 +53,8 @@ def write_llama(source: Checkpoint, target: Path, *, to: Quantization = "q8_0", 
         **_model_fields(source, to),
         **vocabulary_fields(source.tokenizer, source.tensors[EMBEDDING].shape[0]),
     }
+    if template := template_for(source.folder.resolve().name):
+        fields.setdefault("tokenizer.chat_template", template)
     write_container(target, encode_fields(fields), len(fields), tensors, report=report)
 
 

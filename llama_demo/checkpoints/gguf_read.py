@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -73,13 +73,13 @@ class Container:
 
 
 class Metadata:
-    """A container's metadata, each asked for as the type it must have. Raises `BadCheckpoint` where it is another."""
+    """Metadata, each asked for as the type it must have. Raises `BadCheckpoint`, naming `path`, where it is another."""
 
-    def __init__(self, container: Container) -> None:
-        self._container = container
+    def __init__(self, path: Path, fields: Mapping[str, Value]) -> None:
+        self._path, self._fields = path, fields
 
     def bad(self, problem: str) -> BadCheckpoint:
-        return BadCheckpoint(str(self._container.path), problem)
+        return BadCheckpoint(str(self._path), problem)
 
     def text(self, name: str, default: str | None = None) -> str:
         value = self._get(name, default)
@@ -102,7 +102,7 @@ class Metadata:
 
     def token_id(self, name: str, vocabulary: int) -> int | None:
         """A token's number below `vocabulary`, or None where the file names none."""
-        value = self._container.fields.get(name)
+        value = self._fields.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
             raise self.bad(f"its {name} is not a token's number")
         return value if value is not None and 0 <= value < vocabulary else None
@@ -121,7 +121,7 @@ class Metadata:
         return [float(item) for item in value]
 
     def _get(self, name: str, default: Value | None = None) -> Value:
-        value = self._container.fields.get(name, default)
+        value = self._fields.get(name, default)
         if value is None:
             raise self.bad(f"its metadata lack {name}")
         return value

@@ -42,7 +42,12 @@ def write_tokenizer(source: Path, folder: Path) -> None:
 
     `tokenizer.json` comes last: where it is there, the others are. Raises `BadCheckpoint`, `DiskFull`.
     """
-    metadata = Metadata(read_container(source))
+    container = read_container(source)
+    write_described_tokenizer(Metadata(container.path, container.fields), folder)
+
+
+def write_described_tokenizer(metadata: Metadata, folder: Path) -> None:
+    """The same from metadata that need not be a file's."""
     tokens = metadata.texts("tokenizer.ggml.tokens")
     if len(set(tokens)) != len(tokens):
         raise metadata.bad("its vocabulary has a token twice")
