@@ -49,6 +49,13 @@ class Engine(Protocol):
     def score(self, ids: Sequence[int], top_k: int) -> Scores:
         """Teacher-forced log-probabilities of all `ids`; blocks."""
 
+    def score_endings(self, prompts: Sequence[Sequence[int]], endings: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """The log-probability of each token of each ending after each prompt, float32 [len(prompts), len(endings),
+        longest ending], NaN after an ending's last token; blocks. A prompt is read once for all endings.
+
+        The caller keeps prompt and ending together within the context; empty ones are refused with `ValueError`.
+        """
+
     def embed(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """The last token's last hidden state (after the final norm) of each text, float32 [len(batch), hidden];
         blocks. A text gives the same vector alone and in a batch."""

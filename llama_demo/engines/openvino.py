@@ -140,6 +140,10 @@ class OpenVINOEngine:
         """Raises `Unsupported`."""
         self._refuse("scores")
 
+    def score_endings(self, prompts: Sequence[Sequence[int]], endings: Sequence[Sequence[int]]) -> NDArray[np.float32]:  # noqa: ARG002
+        """Raises `Unsupported`."""
+        self._refuse("scores")
+
     def embed(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:  # noqa: ARG002 (the contract names it)
         """Raises `Unsupported`."""
         self._refuse("features")

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 from llama_demo.checkpoints.gguf import read_header
 from llama_demo.engines import Abilities
 from llama_demo.engines.openvino import kv_block_bytes
-from llama_demo.engines.openvino_messages import BLOCK_TOKENS, Answer, EmbedIds, Loaded, LoadGraph, ScoreIds
+from llama_demo.engines.openvino_messages import (
+    BLOCK_TOKENS,
+    Answer,
+    EmbedIds,
+    Loaded,
+    LoadGraph,
+    ScoreEndings,
+    ScoreIds,
+)
 from llama_demo.engines.worker import Worker
 from llama_demo.errors import Closing, EngineCrashed, PromptTooLong, Unsupported
 
@@ -85,6 +93,19 @@ class OpenVINOAnalysis:
         self._check(ids)
         scores: Scores = self._call(lambda call: ScoreIds(call, tuple(ids), top_k))
         return scores
+
+    def score_endings(self, prompts: Sequence[Sequence[int]], endings: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """See `Engine.score_endings`. Raises `ValueError`, `PromptTooLong`, `EngineCrashed`, `Closing`."""
+        for ids in (*prompts, *endings):
+            self._check(ids)
+        if not (prompts and endings):
+            raise ValueError("there must be prompts and endings")
+        longest = max(endings, key=len)
+        for ids in prompts:
+            self._check([*ids, *longest])
+        read, wanted = tuple(map(tuple, prompts)), tuple(map(tuple, endings))
+        logprobs: NDArray[np.float32] = self._call(lambda call: ScoreEndings(call, read, wanted))
+        return logprobs
 
     def embed(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """See `Engine.embed`. Raises `ValueError`, `PromptTooLong`, `EngineCrashed`, `Closing`."""

@@ -10,7 +10,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from llama_demo.engines.openvino_graph import SLICE_TOKENS, Graph
-from llama_demo.engines.openvino_messages import Answer, EmbedIds, Load, Loaded, LoadGraph, ScoreIds
+from llama_demo.engines.openvino_messages import (
+    Answer,
+    EmbedIds,
+    Load,
+    Loaded,
+    LoadGraph,
+    ScoreEndings,
+    ScoreIds,
+)
 from llama_demo.engines.openvino_worker import load_problem, open_pipeline, process_bytes
 from llama_demo.engines.worker import parent_connection
 
@@ -67,5 +75,7 @@ def _serve(connection: Connection, graph: Graph) -> None:
         match connection.recv():
             case ScoreIds(call, ids, top_k):
                 connection.send(Answer(call, graph.score(ids, top_k)))
+            case ScoreEndings(call, prompts, endings):
+                connection.send(Answer(call, graph.score_endings(prompts, endings)))
             case EmbedIds(call, batch):
                 connection.send(Answer(call, graph.embed(batch)))

@@ -7,6 +7,7 @@ head maps hidden states to what is asked of their distributions, so that no arra
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ HEAD_ROWS = 64
 """Positions of one pass through the head: its arrays are as wide as the vocabulary."""
 USUAL_TOP_K = 20
 """As many alternatives as the OpenAI API's `top_logprobs` allows."""
+
+ENDINGS_AT_ONCE = 16
+"""Endings of one pass: each has blocks of its own in the cache."""
 
 Hidden = NDArray[np.float32]
 
@@ -46,6 +50,7 @@ class Graph:
         self._body = self._compile(ov.Model([ops.result(flat)], model.get_parameters(), "body"))
         self._vocabulary = product.input_value(1).get_partial_shape()[0].get_length()
         self._head = self._compile(_head(product, self._width, min(USUAL_TOP_K, self._vocabulary)))
+        self._wanted_head: Any = None
         self._caches = [name for port in self._body.inputs if "_cache." in (name := port.get_any_name())]
 
     def score(self, ids: Sequence[int], top_k: int) -> Scores:
@@ -61,6 +66,60 @@ class Graph:
                 rows.append([made[name].copy() for name in ("logprob", "rank", "entropy", "top", "top_ids")])
             start += len(hidden)
         return _scores([np.concatenate(column) for column in zip(*rows, strict=True)], top_k)
+
+    def score_endings(self, prompts: Sequence[Sequence[int]], endings: Sequence[Sequence[int]]) -> Hidden:
+        """See `Engine.score_endings`. The first tokens are judged from the prompt's last state; for the rest each
+        ending goes on from the prompt's blocks in the cache, the last of them, half full, copied for it."""
+        logprobs = np.full((len(prompts), len(endings), max(map(len, endings))), np.nan, dtype=np.float32)
+        firsts = np.array([[ending[0] for ending in endings]], dtype=np.int64)
+        longer = [place for place, ending in enumerate(endings) if len(ending) > 1]
+        lasts: Sequence[Hidden] = [] if longer else list(self.embed(prompts))
+        for index, prompt in enumerate(prompts):
+            if longer:
+                request = self._request(_blocks(len(prompt)) + ENDINGS_AT_ONCE * (1 + _blocks(logprobs.shape[2])))
+                last = self._read(request, prompt)
+            else:
+                last = lasts[index]
+            logprobs[index, :, 0] = self._judge(last[None], firsts)[0]
+            for start in range(0, len(longer), ENDINGS_AT_ONCE):
+                places = longer[start : start + ENDINGS_AT_ONCE]
+                later = self._go_on(request, len(prompt), [endings[place] for place in places])
+                for place, found in zip(places, later, strict=True):
+                    logprobs[index, place, 1 : 1 + len(found)] = found
+        return logprobs
+
+    def _read(self, request: Any, ids: Sequence[int]) -> Hidden:
+        """The last hidden state of one text, whose keys and values stay in the request's first blocks."""
+        for past in range(0, len(ids), SLICE_TOKENS):
+            hidden = _infer(request, [ids[past : past + SLICE_TOKENS]], past)
+        last: Hidden = hidden[-1]
+        return last
+
+    def _go_on(self, request: Any, past: int, endings: Sequence[Sequence[int]]) -> list[Hidden]:
+        """The log-probabilities of each ending's tokens but the first, after the `past` tokens in the request's blocks.
+
+        Each ending shares the full ones of those, and has as many of its own as it may need.
+        """
+        shared, free = past // BLOCK_TOKENS, _blocks(past)
+        each = 1 + _blocks(max(map(len, endings)))
+        owns = [range(free + each * place, free + each * (place + 1)) for place in range(len(endings))]
+        if past % BLOCK_TOKENS:
+            for name in self._caches:
+                blocks = request.get_tensor(name).data
+                blocks[[own[0] for own in owns]] = blocks[shared]
+        fed = [ending[:-1] for ending in endings]
+        hidden = _infer(request, fed, past, [[*range(shared), *own] for own in owns])
+        wanted = np.concatenate([np.array(ending[1:], dtype=np.int64) for ending in endings])
+        found = self._judge(hidden, wanted[:, None])[:, 0]
+        return np.split(found, np.cumsum([len(ids) for ids in fed])[:-1])
+
+    def _judge(self, hidden: Hidden, wanted: NDArray[np.int64]) -> Hidden:
+        """The log-probabilities of `wanted` [n, any] after `hidden` [n, width], a few rows at a time."""
+        if self._wanted_head is None:
+            self._wanted_head = self._compile(_wanted_head(self._product, self._width))
+        parts = range(0, len(hidden), HEAD_ROWS)
+        made = [self._wanted_head([hidden[at : at + HEAD_ROWS], wanted[at : at + HEAD_ROWS]])[0].copy() for at in parts]
+        return np.concatenate(made)
 
     def embed(self, batch: Sequence[Sequence[int]]) -> Hidden:
         """float32 [len(batch), width]: each text's last hidden state. Short texts share a pass, each with its own past,
@@ -124,18 +183,31 @@ def _head(product: Any, width: int, top_k: int) -> Any:
     return ov.Model(results, [hidden, target], "head")
 
 
-def _infer(request: Any, texts: Sequence[Sequence[int]], past: int) -> Hidden:
-    """One pass: `texts` side by side, each after `past` tokens that the caches hold already (one text, where any)."""
+def _wanted_head(product: Any, width: int) -> Any:
+    """hidden [n, width], wanted [n, any] -> the log-probabilities of the wanted tokens, of the same shape."""
+    hidden = ops.parameter([-1, width], ov.Type.f32)
+    wanted = ops.parameter([-1, -1], ov.Type.i64)
+    logits = ops.matmul(hidden, product.input_value(1), False, product.get_attributes()["transpose_b"])
+    found = ops.gather_elements(ops.log_softmax(logits, 1), wanted, 1)
+    return ov.Model([ops.result(found)], [hidden, wanted], "wanted")
+
+
+def _infer(
+    request: Any, texts: Sequence[Sequence[int]], past: int, tables: Sequence[Sequence[int]] | None = None
+) -> Hidden:
+    """One pass: `texts` side by side, each after `past` tokens that the caches hold already, in the blocks that its
+    entry in `tables` names; without tables each text has as many blocks as it needs, one after the other."""
     lengths = [len(ids) for ids in texts]
-    blocks = [_blocks(past + length) for length in lengths]
+    ends = np.cumsum([0, *(_blocks(past + length) for length in lengths)])
+    tables = tables or [range(start, end) for start, end in pairwise(ends)]
     inputs = {
         "input_ids": np.concatenate([np.array(ids, dtype=np.int64) for ids in texts]),
         "position_ids": np.concatenate([np.arange(past, past + length, dtype=np.int64) for length in lengths]),
         "max_context_len": np.array(past + max(lengths), dtype=np.int32),
         "past_lens": np.full(len(texts), past, dtype=np.int32),
         "subsequence_begins": np.cumsum([0, *lengths], dtype=np.int32),
-        "block_indices_begins": np.cumsum([0, *blocks], dtype=np.int32),
-        "block_indices": np.arange(sum(blocks), dtype=np.int32),
+        "block_indices_begins": np.cumsum([0, *map(len, tables)], dtype=np.int32),
+        "block_indices": np.concatenate([np.array(table, dtype=np.int32) for table in tables]),
     }
     made: Hidden = request.infer(inputs)[0].copy()
     return made

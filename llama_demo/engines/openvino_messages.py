@@ -96,13 +96,19 @@ class ScoreIds(NamedTuple):
     top_k: int
 
 
+class ScoreEndings(NamedTuple):
+    call: int
+    prompts: tuple[tuple[int, ...], ...]
+    endings: tuple[tuple[int, ...], ...]
+
+
 class EmbedIds(NamedTuple):
     call: int
     batch: tuple[tuple[int, ...], ...]
 
 
 class Answer(NamedTuple):
-    """`value`: the `Scores`, or the array of features."""
+    """`value`: the `Scores`, or the array of log-probabilities or of features."""
 
     call: int
     value: object

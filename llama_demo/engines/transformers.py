@@ -103,6 +103,16 @@ class TransformersEngine:
             raise ValueError(f"top_k is {top_k}, but it must be from 0 to {self._vocabulary}")
         return transformers_scoring.score(self._turn, ids, top_k)
 
+    def score_endings(self, prompts: Sequence[Sequence[int]], endings: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        for ids in (*prompts, *endings):
+            self._check(ids)
+        if not (prompts and endings):
+            raise ValueError("there must be prompts and endings")
+        longest = max(endings, key=len)
+        for ids in prompts:
+            self._check([*ids, *longest])
+        return transformers_scoring.score_endings(self._turn, prompts, endings)
+
     def embed(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         for ids in batch:
             self._check(ids)

@@ -5,6 +5,7 @@ It knows a transformers causal model, and nothing of requests or batching.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -61,6 +62,63 @@ def _judge(head: Any, hidden: torch.Tensor, ids: Sequence[int], start: int, scor
         scores.entropies[given] = -(logprobs.exp() * logprobs).sum(-1).cpu().numpy()
         scores.top_ids[given] = best.indices.cpu().numpy()
         scores.top_logprobs[given] = best.values.cpu().numpy()
+
+
+def score_endings(
+    turn: Turn, prompts: Sequence[Sequence[int]], endings: Sequence[Sequence[int]]
+) -> NDArray[np.float32]:
+    """See `Engine.score_endings`. Prompts of like length are read together, then each ending's tokens but the last go
+    on from a copy of what was kept of them; padding stands between the two, masked."""
+    longest = max(map(len, endings))
+    logprobs = np.full((len(prompts), len(endings), longest), np.nan, np.float32)
+    firsts = [ending[0] for ending in endings]
+    longer = [place for place, ending in enumerate(endings) if len(ending) > 1]
+    for group in _groups([len(prompt) + longest for prompt in prompts]):
+        width = max(len(prompts[place]) for place in group)
+        padded = [[*prompts[place], *[0] * (width - len(prompts[place]))] for place in group]
+        lengths = torch.tensor([len(prompts[place]) for place in group])
+        with turn() as model, torch.no_grad():
+            read = model.base_model(torch.tensor(padded, device=model.device), use_cache=bool(longer))
+            head, rows = model.get_output_embeddings(), torch.arange(len(group))
+            first = head(read.last_hidden_state[rows, lengths - 1]).float().log_softmax(-1)
+            logprobs[group, :, 0] = first[:, firsts].cpu().numpy()
+            for some in _some(longer, len(group), width + longest):
+                found = _go_on(model, read.past_key_values, lengths, [endings[place] for place in some])
+                logprobs[np.ix_(group, some, range(1, 1 + found.shape[2]))] = found
+    return logprobs
+
+
+def _some(places: Sequence[int], times: int, tokens: int) -> list[Sequence[int]]:
+    """`places`, as many at once as stay within `BATCH_TOKENS` when each takes `tokens` so many `times`."""
+    count = max(1, BATCH_TOKENS // (times * tokens))
+    return [places[start : start + count] for start in range(0, len(places), count)]
+
+
+def _go_on(model: Any, kept: Any, lengths: torch.Tensor, endings: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    """Log-probabilities of the endings' tokens but the first, [len(lengths), len(endings), longest - 1], after each of
+    the texts in the cache `kept`, which stays as it is."""
+    texts, count, longest = len(lengths), len(endings), max(map(len, endings))
+    cache = copy.deepcopy(kept)
+    cache.batch_repeat_interleave(count)
+    width = cache.get_seq_length()
+    fed = torch.tensor([[*ending[:-1], *[0] * (longest - len(ending))] for ending in endings] * texts)
+    wanted = torch.tensor([[*ending[1:], *[0] * (longest - len(ending))] for ending in endings] * texts)
+    begins = lengths.repeat_interleave(count)
+    seen = torch.cat([torch.arange(width)[None] < begins[:, None], torch.ones_like(fed, dtype=torch.bool)], dim=1)
+    hidden = model.base_model(
+        fed.to(model.device),
+        attention_mask=seen.long().to(model.device),
+        position_ids=(begins[:, None] + torch.arange(longest - 1)).to(model.device),
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    head, found = model.get_output_embeddings(), torch.empty(wanted.shape)
+    for position in range(longest - 1):
+        scores = head(hidden[:, position]).float().log_softmax(-1).cpu()
+        found[:, position] = scores.gather(1, wanted[:, position, None])[:, 0]
+    ends = torch.tensor([len(ending) - 1 for ending in endings] * texts)
+    found[torch.arange(longest - 1)[None] >= ends[:, None]] = torch.nan
+    return found.reshape(texts, count, longest - 1).numpy()
 
 
 def embed(turn: Turn, batch: Sequence[Sequence[int]], hidden_size: int) -> NDArray[np.float32]:

@@ -268,6 +268,23 @@ def check_embedding_is_the_references(engines: Engines) -> None:
     assert closeness > (1 - 1e-5 if engines.exact else 0.99)
 
 
+def check_endings_are_scored_as_after_each_prompt(engines: Engines) -> None:
+    """Prompts around a block's border and over a slice's, endings of one token and of several, more than one pass."""
+    ids = np.random.default_rng(5).integers(3, 380, 300).tolist()
+    prompts = [ids[:length] for length in (1, 5, 31, 32, 64, 90, 300)]
+    endings = [ids[start : start + length] for start, length in enumerate((1, 3, 2, 4, 1) + (3,) * 16)]
+    made = engines.analyst.score_endings(prompts, endings)
+    assert made.shape == (len(prompts), len(endings), 4)
+    assert made.dtype == np.float32
+    short = engines.analyst.score_endings(prompts, [ending[:1] for ending in endings])
+    assert np.abs(short[:, :, 0] - made[:, :, 0]).max() <= engines.tolerance
+    for row, prompt in zip(made, prompts, strict=True):
+        for found, ending in zip(row[:7], endings[:7], strict=True):
+            wanted = engines.analyst.score([*prompt, *ending], 0).logprobs[len(prompt) :]
+            assert np.abs(found[: len(ending)] - wanted).max() <= max(1e-4, engines.tolerance)
+            assert np.isnan(found[len(ending) :]).all()
+
+
 def check_logprobs_of_generate_are_scores(engines: Engines) -> None:
     """A token's logprob is the model's own, whatever the temperature and the penalty made of it."""
     for sampling in (engines.greedy, Sampling(engines.tokens, 1.5, 0.9, 20, repetition_penalty=1.2, seed=5)):

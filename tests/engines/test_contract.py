@@ -110,6 +110,22 @@ class ScoresDifferEachTime(Broken):
         return replace(scores, logprobs=(scores.logprobs + noise).astype(np.float32))
 
 
+class ReadsOnlyTheLastPrompt(Broken):
+    def score_endings(self, prompts: Sequence[Sequence[int]], endings: Sequence[Sequence[int]]) -> Any:
+        return self.engine.score_endings([prompts[-1]] * len(prompts), endings)
+
+
+class CopiesNoHalfFullBlock(Broken):
+    def score_endings(self, prompts: Sequence[Sequence[int]], endings: Sequence[Sequence[int]]) -> Any:
+        made = self.engine.score_endings(prompts, endings)
+        for row, prompt in zip(made, prompts, strict=True):
+            if len(prompt) % 32:
+                row[:, 1:] = self.engine.score_endings([prompt[: len(prompt) // 32 * 32] or prompt[:1]], endings)[
+                    0, :, 1:
+                ]
+        return made
+
+
 class PaddingShowsThrough(Broken):
     def embed(self, batch: Sequence[Sequence[int]]) -> np.ndarray[Any, np.dtype[np.float32]]:
         width = max(map(len, batch))
@@ -152,6 +168,8 @@ FAULTS: list[tuple[type[Broken], Check]] = [
     (ShiftsScores, contract.check_scores_are_the_references),
     (RoundsScores, contract.check_scores_are_the_references),
     (ScoresDifferEachTime, contract.check_scores_repeat),
+    (ReadsOnlyTheLastPrompt, contract.check_endings_are_scored_as_after_each_prompt),
+    (CopiesNoHalfFullBlock, contract.check_endings_are_scored_as_after_each_prompt),
     (PaddingShowsThrough, contract.check_embedding_does_not_depend_on_company),
     (TakesTheFirstHiddenState, contract.check_embedding_is_the_references),
     (TakesEmptyTexts, contract.check_empty_ids_are_refused),
