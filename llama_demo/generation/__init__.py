@@ -124,11 +124,11 @@ class Generation:
 
         Raises `PromptTooLong` for more than the context holds; a conversation loses its oldest turns instead.
         """
-        wanted = scoring.check(source, top_k, self._limits)
+        wanted, count = scoring.check_source(source, self._limits), scoring.check_top_k(top_k)
         name = self._scores_with(model)
         stopper = stopper or Stopper()
         started = time.monotonic()
-        calls = self._leasing.call(name, lambda loaded: scoring.score(loaded, wanted, top_k), stopper)
+        calls = self._leasing.call(name, lambda loaded: scoring.score(loaded, wanted, count), stopper)
         async with aclosing(calls):
             async for step in calls:
                 if not isinstance(step, Done):

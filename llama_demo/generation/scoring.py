@@ -19,10 +19,15 @@ MAX_TOP_K = 100
 Source = str | tuple[int, ...] | tuple[Turn, ...]
 
 
-def check(source: object, top_k: object, limits: Limits) -> Source:
-    """`source` as it can be scored. Raises `InvalidInput`."""
-    if isinstance(top_k, bool) or not isinstance(top_k, int) or not 0 <= top_k <= MAX_TOP_K:
+def check_top_k(top_k: object) -> int:
+    """Raises `InvalidParameter`."""
+    if isinstance(top_k, bool) or not isinstance(top_k, (int, float)) or top_k not in range(MAX_TOP_K + 1):
         raise InvalidParameter("top_k", top_k, f"a whole number from 0 to {MAX_TOP_K}")
+    return int(top_k)
+
+
+def check_source(source: object, limits: Limits) -> Source:
+    """`source` as it can be scored. Raises `InvalidInput`."""
     if isinstance(source, str):
         check_text(source)
         limits.check_characters(len(source))

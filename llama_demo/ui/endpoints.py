@@ -1,4 +1,4 @@
-"""The named Gradio endpoints, thin over the runtime: `/chat` streams a reply, `/models` lists what there is."""
+"""The named Gradio endpoints, thin over the runtime: `/chat`, `/generate` and `/score` answer, `/models` lists."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import gradio as gr
 
 from llama_demo.errors import InvalidParameter, LlamaDemoError
 from llama_demo.observe import LOG
-from llama_demo.values import Reply, Sampling, turns_from
+from llama_demo.values import Completion, CompletionRequest, Reply, Sampling, ScoredText, ScoredToken, turns_from
 
 if TYPE_CHECKING:
     from llama_demo.runtime import Runtime
 
 _DEFAULTS = Sampling()
+_SCORED_TOP_K = 5
 
 
 class Endpoints:
@@ -54,11 +55,9 @@ class Endpoints:
         try:
             if not isinstance(message, str):
                 raise InvalidParameter("message", message, "a text")
-            if model is not None and not isinstance(model, str):
-                raise InvalidParameter("model", model, "a text")
             updates = self._runtime.generation.chat(
                 turns_from(history or [], message, system_prompt or ""),
-                model=model or self._runtime.default_model,
+                model=self._model(model),
                 sampling=Sampling(
                     max_new_tokens=max_new_tokens,
                     temperature=temperature,
@@ -74,6 +73,77 @@ class Endpoints:
         except Exception as error:
             raise self._worded(error) from None
 
+    async def generate(  # noqa: PLR0917 - the fixed public interface
+        self,
+        prompt: str,
+        model: str = "",
+        max_new_tokens: int = _DEFAULTS.max_new_tokens,
+        temperature: float = _DEFAULTS.temperature,
+        top_p: float = _DEFAULTS.top_p,
+        top_k: int = _DEFAULTS.top_k,
+        min_p: float = _DEFAULTS.min_p,
+        repetition_penalty: float = _DEFAULTS.repetition_penalty,
+        seed: int | None = None,
+        stop: list[str] | None = None,
+        n: int = 1,
+    ) -> AsyncIterator[str | list[str]]:
+        """Streams the continuation of a raw text so far, without the prompt; a list of them where `n` is above 1.
+
+        Parameters:
+            prompt: the text to continue; empty to start from nothing
+            model: a name from /models; empty for the default
+            max_new_tokens: the longest continuation, in tokens
+            temperature: 0 for the likeliest token each time; higher for more variety
+            top_p: draw from the likeliest tokens that together have this probability
+            top_k: draw from this many of the likeliest tokens; 0 for no limit
+            min_p: leave out tokens less likely than this share of the likeliest one's probability
+            repetition_penalty: above 1, tokens that were there already become less likely
+            seed: the same seed repeats the same text; none for a random one
+            stop: texts that end the continuation, which is given without them
+            n: how many continuations, side by side
+        """
+        try:
+            if not isinstance(prompt, str):
+                raise InvalidParameter("prompt", prompt, "a text")
+            sampling = Sampling(
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                top_k=top_k,
+                min_p=min_p,
+                repetition_penalty=repetition_penalty,
+                seed=seed,
+            )
+            request = CompletionRequest(prompt, sampling, () if stop is None else stop, n)  # type: ignore[arg-type]
+            texts = [""] * request.n
+            async with aclosing(self._runtime.generation.complete(request, model=self._model(model))) as updates:
+                async for update in updates:
+                    if isinstance(update, Completion):
+                        texts = [one.text for one in update.continuations]
+                    yield texts if request.n > 1 else texts[0]
+        except Exception as error:
+            raise self._worded(error) from None
+
+    async def score(self, text: str, model: str = "", top_k: int = _SCORED_TOP_K) -> list[dict[str, Any]]:
+        """What the model thinks of a text: each token with its log-probability and the likeliest alternatives.
+
+        Parameters:
+            text: the text to read
+            model: a name from /models; empty for the default
+            top_k: how many alternatives a token
+        """
+        try:
+            if not isinstance(text, str):
+                raise InvalidParameter("text", text, "a text")
+            scores = self._runtime.generation.score(text, model=self._model(model), top_k=top_k)
+            scored: ScoredText | None = None
+            async with aclosing(scores) as updates:
+                async for update in updates:
+                    scored = update if isinstance(update, ScoredText) else None
+            return [] if scored is None else [_token(token) for token in scored.tokens]
+        except Exception as error:
+            raise self._worded(error) from None
+
     async def models(self) -> list[dict[str, Any]]:
         """Every model with its state, and whether it fits on this machine."""
         try:
@@ -81,14 +151,26 @@ class Endpoints:
         except Exception as error:
             raise self._worded(error) from None
 
+    def _model(self, name: object) -> str:
+        if name is not None and not isinstance(name, str):
+            raise InvalidParameter("model", name, "a text")
+        return name or self._runtime.default_model
+
     def _worded(self, error: Exception) -> Any:
         if not isinstance(error, LlamaDemoError):
             LOG.error("an endpoint failed", exc_info=error)
         return gr.Error(self._runtime.messages().error(error), print_exception=False)
 
 
+def _token(scored: ScoredToken) -> dict[str, Any]:
+    top = [{"token": other.token, "id": other.id, "logprob": other.logprob} for other in scored.top]
+    return {"token": scored.token, "id": scored.id, "logprob": scored.logprob, "top": top}
+
+
 def add_endpoints(runtime: Runtime) -> None:
     """Adds the endpoints to the page that is being built."""
     endpoints = Endpoints(runtime)
     gr.api(endpoints.chat, api_name="chat", concurrency_limit=None)
+    gr.api(endpoints.generate, api_name="generate", concurrency_limit=None)
+    gr.api(endpoints.score, api_name="score", concurrency_limit=None)
     gr.api(endpoints.models, api_name="models", concurrency_limit=None)
