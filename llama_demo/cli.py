@@ -1,4 +1,4 @@
-"""The command line: serve, models, doctor, bench. Errors are one line on stderr; exit status 1, or 2 for usage."""
+"""The command line. Errors are one line on stderr; exit status 1, or 2 for usage."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from llama_demo import __version__
 from llama_demo.errors import InvalidInput, LlamaDemoError
 from llama_demo.messages import Messages, messages
+from llama_demo.model_files import add_convert_arguments, run_convert
 from llama_demo.observe import LOG, start_logging
 from llama_demo.settings import Settings, add_arguments, options, read_settings
 
@@ -48,11 +49,19 @@ def _parser(words: Messages) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="llama-demo", description=words("cli.about"))
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, run in (("serve", _serve), ("models", _models), ("doctor", _doctor), ("bench", _bench)):
+    for name, run in (
+        ("serve", _serve),
+        ("models", _models),
+        ("doctor", _doctor),
+        ("bench", _bench),
+        ("convert", _convert),
+    ):
         command = commands.add_parser(name, help=words(f"cli.{name}"), description=words(f"cli.{name}"))
         command.set_defaults(run=run)
         if name == "bench":
             _add_bench_arguments(command, words)
+        elif name == "convert":
+            add_convert_arguments(command, words)
         else:
             add_arguments(command)
         if name in ("models", "bench"):
@@ -123,6 +132,10 @@ def _bench(parsed: argparse.Namespace, _: Settings, words: Messages) -> int:
     report = run(plan)
     _say(json.dumps(report.public(), indent=2) if parsed.json else "\n".join(report.lines(words)))
     return 1 if report.failures else 0
+
+
+def _convert(parsed: argparse.Namespace, _: Settings, words: Messages) -> int:
+    return run_convert(parsed, words, _say)
 
 
 def _say(text: str) -> None:

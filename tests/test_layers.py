@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "llama_demo"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("serve", "doctor", "bench"),
+    ("serve", "doctor", "bench", "model_files"),
     ("bench_client",),
     ("ui", "api"),
     ("runtime",),

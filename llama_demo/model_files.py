@@ -1,0 +1,85 @@
+"""The commands that bring model files onto this machine or into another format, with their progress on the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO, get_args
+
+from llama_demo.errors import InvalidSetting
+from llama_demo.messages import Messages, size
+
+_AGAIN_SECONDS = 0.1
+_STEPS = 10
+"""Where nobody watches, in a log, this many lines tell of the progress."""
+
+
+def add_convert_arguments(command: argparse.ArgumentParser, words: Messages) -> None:
+    command.add_argument("source", type=Path, help=words("cli.convert_source"))
+    command.add_argument("target", type=Path, help=words("cli.convert_target"))
+    command.add_argument("--to", required=True, help=words("cli.convert_to"))
+    command.add_argument("--dtype", help=words("cli.convert_dtype"))
+    command.add_argument("--quantize", help=words("cli.convert_quantize"))
+
+
+def run_convert(parsed: argparse.Namespace, words: Messages, say: Callable[[str], None]) -> int:
+    """Raises `InvalidSetting`, `TargetExists`, `BadCheckpoint`, `DiskFull`."""
+    from llama_demo.checkpoints.convert import convert
+    from llama_demo.checkpoints.hf_write import Dtype
+
+    to: Any = _one_of("--to", parsed.to, ("hf", "gguf"))
+    dtype: Any = _one_of("--dtype", parsed.dtype or "auto", get_args(Dtype))
+    quantization: Any = _one_of("--quantize", parsed.quantize or "q8_0", ("f16", "q8_0", "q4_0"))
+    if to == "hf" and parsed.quantize:
+        raise InvalidSetting("--quantize", parsed.quantize, "left out: it belongs to --to gguf")
+    if to == "gguf" and parsed.dtype:
+        raise InvalidSetting("--dtype", parsed.dtype, "left out: it belongs to --to hf")
+    with ProgressLine(words) as line:
+        convert(parsed.source, parsed.target, to=to, dtype=dtype, quantization=quantization, report=line.report)
+    written = [parsed.target] if parsed.target.is_file() else list(parsed.target.iterdir())
+    say(words("cli.converted", path=parsed.target, size=size(sum(file.stat().st_size for file in written))))
+    return 0
+
+
+def _one_of(flag: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise InvalidSetting(flag, value, f"{', '.join(allowed[:-1])} or {allowed[-1]}")
+    return value
+
+
+class ProgressLine:
+    """Bytes done, of how many, and how fast: one line that is written over on a terminal, a few lines elsewhere."""
+
+    def __init__(
+        self, words: Messages, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._words, self._stream, self._clock = words, stream or sys.stderr, clock
+        self._started = clock()
+        self._shown = -1.0
+        self._step = 0
+
+    def report(self, done: int, total: int) -> None:
+        """May be called many times a second, from any thread."""
+        now, step = self._clock(), done * _STEPS // max(1, total)
+        watched = self._stream.isatty()
+        if not done or ((now - self._shown < _AGAIN_SECONDS) if watched else step <= self._step):
+            return
+        self._shown, self._step = now, step
+        per_second = int(done / max(1e-3, now - self._started))
+        left = (total - done) / max(1, per_second)
+        text = self._words(
+            "cli.progress", done=size(done), total=size(total), speed=size(per_second), seconds=f"{left:.0f}"
+        )
+        self._stream.write(f"\r{text}\033[K" if watched else f"{text}\n")
+        self._stream.flush()
+
+    def __enter__(self) -> ProgressLine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown >= 0 and self._stream.isatty():
+            self._stream.write("\r\033[K")
+            self._stream.flush()

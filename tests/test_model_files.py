@@ -1,0 +1,121 @@
+"""The commands `convert` and `download`, as people run them."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llama_demo import cli
+from llama_demo.checkpoints import gguf
+from llama_demo.messages import messages
+from llama_demo.model_files import ProgressLine
+from tests.checkpoints import meta_model
+from tests.checkpoints.meta_model import Shape
+
+
+@pytest.fixture
+def meta_folder(tmp_path: Path, tiny_sentencepiece_folder: Path) -> Path:
+    folder = tmp_path / "llama-2-tiny"
+    meta_model.write(folder, Shape(), tiny_sentencepiece_folder / "tokenizer.model", shards=2)
+    return folder
+
+
+@pytest.mark.parametrize(("kind", "stored"), [("f16", "F16"), ("q8_0", "Q8_0"), ("q4_0", "Q4_0"), ("", "Q8_0")])
+def test_convert_writes_a_gguf_file_of_the_type_asked_for(
+    kind: str, stored: str, meta_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "model.gguf"
+    option = ["--quantize", kind] if kind else []
+    assert cli.main(["convert", str(meta_folder), str(target), "--to", "gguf", *option]) == 0
+    assert stored in gguf.read_header(target).tensor_types
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{target} is written")
+    assert " of " in err
+
+
+def test_convert_writes_a_hugging_face_folder_in_the_type_asked_for(meta_folder: Path, tmp_path: Path) -> None:
+    arguments = ["convert", str(meta_folder), str(tmp_path / "hf"), "--to", "hf", "--dtype", "bfloat16"]
+    assert cli.main(arguments) == 0
+    assert json.loads((tmp_path / "hf" / "config.json").read_text())["torch_dtype"] == "bfloat16"
+    assert cli.main(arguments) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--to", "onnx"], "--to is onnx, but it must be hf or gguf"),
+        (["--to", "hf", "--dtype", "int4"], "--dtype is int4"),
+        (["--to", "gguf", "--quantize", "q9"], "--quantize is q9"),
+        (["--to", "gguf", "--dtype", "float16"], "belongs to --to hf"),
+        (["--to", "hf", "--quantize", "q8_0"], "belongs to --to gguf"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_status_2(
+    options: list[str], words: str, meta_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["convert", str(meta_folder), str(tmp_path / "new"), *options]) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def test_a_bad_checkpoint_is_one_line_and_status_1(
+    meta_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (meta_folder / "consolidated.01.pth").unlink()
+    assert cli.main(["convert", str(meta_folder), str(tmp_path / "new"), "--to", "hf"]) == 1
+    err = capsys.readouterr().err
+    assert "consolidated.01.pth is missing" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+_SLOWLY = """
+import sys, time
+from llama_demo import cli
+from llama_demo.checkpoints import hf_write
+from pathlib import Path
+write = hf_write._write_tokenizer
+def held(source, folder):
+    print("writing", flush=True)
+    sys.stdin.read()
+    write(source, folder)
+hf_write._write_tokenizer = held
+sys.exit(cli.main(["convert", sys.argv[1], sys.argv[2], "--to", "hf"]))
+"""
+
+
+def test_a_killed_conversion_leaves_no_model_and_the_next_one_clears_up(meta_folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out" / "model"
+    command = [sys.executable, "-c", _SLOWLY, str(meta_folder), str(target)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        process.send_signal(signal.SIGKILL)
+    assert not target.exists()
+    assert list(target.parent.iterdir())
+    assert cli.main(["convert", str(meta_folder), str(target), "--to", "hf"]) == 0
+    assert list(target.parent.iterdir()) == [target]
+    assert (target / "config.json").is_file()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_one_line_on_a_terminal_and_a_few_in_a_log() -> None:
+    for stream, lines, returns in ((Terminal(), 0, 51), (io.StringIO(), 10, 0)):
+        now = iter(range(1000))
+        with ProgressLine(messages(), stream, lambda now=now: next(now) / 16) as line:  # type: ignore[misc]
+            for done in range(0, 101):
+                line.report(done * 1_000_000, 100_000_000)
+        assert stream.getvalue().count("\n") == lines
+        assert abs(stream.getvalue().count("\r") - returns) <= 2
+        assert " MB of 100 MB" in stream.getvalue()
