@@ -1,78 +1,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from llama_demo.catalog import EMBEDDED
 from llama_demo.errors import Busy, EmptyMessage, EngineCrashed, MessageTooLong, PromptTooLong, UnknownModel
-from llama_demo.generation import Generation, Stopper
-from llama_demo.ledger import Plan
-from llama_demo.limits import Admission, Limits
+from llama_demo.generation import Stopper
 from llama_demo.loading import LoadedModel
-from llama_demo.registry import Registry
-from llama_demo.tokenizer import Tokenizer
 from llama_demo.values import ChatUpdate, LoadProgress, Reply, Sampling, Token, Turn, Waiting
-from tests.scripted import ScriptedEngine, loaded
-
-ASK = (Turn("user", "Where do the boats go?"),)
-MODEL = EMBEDDED.name
-
-
-class World:
-    """A generation service over one scripted model."""
-
-    def __init__(self, folder: Path, engine: ScriptedEngine, *, concurrent: int = 4, queue: int = 4) -> None:
-        self.engine = engine
-        self.tokenizer = Tokenizer.load(folder)
-        self.load: Callable[[], LoadedModel] = lambda: loaded(engine, folder)
-        self.admission = Admission(concurrent, queue)
-        self.registry: Registry[LoadedModel] = Registry(
-            budgets={"CPU": 10}, plan=_plan, load=lambda name, report: self.load(), idle_seconds=None, wait_seconds=5
-        )
-        limits = Limits(message_characters=2_000, max_new_tokens=100, context_tokens=engine.context_tokens)
-        self.generation = Generation(self.registry, limits, self.admission)
-
-    def chat(self, turns: tuple[Turn, ...] = ASK, **options: Any) -> AsyncGenerator[ChatUpdate, None]:
-        options.setdefault("sampling", Sampling(temperature=0.0))
-        options.setdefault("model", MODEL)
-        return self.generation.chat(turns, **options)
-
-    def all(self, turns: tuple[Turn, ...] = ASK, **options: Any) -> list[ChatUpdate]:
-        async def read() -> list[ChatUpdate]:
-            return [update async for update in self.chat(turns, **options)]
-
-        return asyncio.run(read())
-
-    def reply(self, turns: tuple[Turn, ...] = ASK, **options: Any) -> Reply:
-        last = self.all(turns, **options)[-1]
-        assert isinstance(last, Reply)
-        return last
-
-
-def _plan(name: str) -> Plan:
-    if name != MODEL:
-        raise UnknownModel(name, MODEL)
-    return Plan("CPU", 1)
+from tests.scripted import ASK, MODEL, ScriptedEngine, World, loaded, worlds
 
 
 @pytest.fixture
 def make(tiny_folder: Path) -> Iterator[Callable[..., World]]:
-    worlds: list[World] = []
-
-    def world(reply: str | None = "To the harbour.", **options: Any) -> World:
-        tokenizer = Tokenizer.load(tiny_folder)
-        engine = ScriptedEngine(None if reply is None else tokenizer.encode(reply), options.pop("context_tokens", 256))
-        worlds.append(World(tiny_folder, engine, **options))
-        return worlds[-1]
-
-    yield world
-    for made in worlds:
-        made.registry.close()
+    yield from worlds(tiny_folder)
 
 
 def test_the_last_update_is_the_whole_reply_with_its_figures(make: Callable[..., World]) -> None:
