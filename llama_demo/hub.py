@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,9 +14,15 @@ ETAG_TIMEOUT_SECONDS = 10.0
 
 
 def download(
-    repo: str, allow: Sequence[str], report: Callable[[int, int], None], *, cache_dir: Path | None = None
+    repo: str,
+    allow: Sequence[str],
+    report: Callable[[int, int], None],
+    *,
+    revision: str = "",
+    cache_dir: Path | None = None,
 ) -> Path:
-    """The folder of `repo`'s newest snapshot with the files that match `allow`; resumes what was cut off.
+    """The folder of `repo`'s snapshot (`revision`, or the newest) with the files that match `allow`; resumes what was
+    cut off.
 
     `report(done_bytes, total_bytes)` is called from download threads. What is cached already is used without the
     network. Raises `HubUnavailable` or `DiskFull`.
@@ -26,6 +33,7 @@ def download(
 
     options: dict[str, Any] = {
         "allow_patterns": list(allow),
+        "revision": revision or None,
         "etag_timeout": ETAG_TIMEOUT_SECONDS,
         "cache_dir": cache_dir,
     }
@@ -43,6 +51,36 @@ def download(
         raise HubUnavailable(repo, f"the Hub answered {status}" if status else "the Hub gave no answer") from None
     except (httpx2.HTTPError, ConnectionError, TimeoutError):
         raise HubUnavailable(repo, "the connection broke off") from None
+
+
+def cached(repo: str, allow: Sequence[str], revision: str = "", *, cache_dir: Path | None = None) -> Path | None:
+    """The folder of a snapshot whose weights are here whole, without a look at the network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(
+            snapshot_download(
+                repo, allow_patterns=list(allow), revision=revision or None, cache_dir=cache_dir, local_files_only=True
+            )
+        )
+    except LocalEntryNotFoundError:
+        return None
+    whole = all(
+        any(folder.glob(pattern)) for pattern in allow if not pattern.endswith((".json", ".jinja", "*", ".chk"))
+    )
+    return folder if whole and _has_all_shards(folder) else None
+
+
+def _has_all_shards(folder: Path) -> bool:
+    for index in folder.glob("*.safetensors.index.json"):
+        try:
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return False
+        if not all((folder / str(name)).is_file() for name in names):
+            return False
+    return True
 
 
 def _cached(repo: str, options: dict[str, Any]) -> Path:

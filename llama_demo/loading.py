@@ -7,22 +7,27 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
 
 from llama_demo import hub, prompts
-from llama_demo.catalog import Catalog, Entry
+from llama_demo.catalog import Catalog, Entry, choose_default
 from llama_demo.checkpoints import gguf
+from llama_demo.checkpoints.gguf_write import Quantization
+from llama_demo.checkpoints.whole import remove_abandoned
 from llama_demo.devices import CPU
 from llama_demo.engines import Engine
+from llama_demo.entry_files import CONVERTED_TO, is_converted, read_config, read_shape, wanted_files
 from llama_demo.errors import (
     BadCheckpoint,
     CacheNotWritable,
+    DoesNotFit,
     HubUnavailable,
+    LlamaDemoError,
     MissingPackage,
     NoModel,
     Unsupported,
@@ -35,7 +40,6 @@ from llama_demo.values import LoadProgress, Sampling
 ANALYSIS = "/analysis"
 """Ends the name under which a model's second graph, for scores and features, is leased."""
 
-HUB_FILES = ("config.json", "generation_config.json", "*.safetensors", "tokenizer*", "chat_template.jinja")
 ANALYSIS_BYTES = 450_000_000
 """What the second graph takes beside its weights: the compiled head, a context's cache, slices of logits."""
 CACHED_CONTEXTS = 8
@@ -43,7 +47,6 @@ CACHED_CONTEXTS = 8
 FAST_CACHE_BYTES = 1.25
 """A number of the fast profile's KV cache: one byte, and its share of scales and zero points, rounded up."""
 
-_EMBEDDED_SHAPE = Shape(weight_bytes=145_000_000, layers=30, kv_heads=3, head_size=64)
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _REQUIREMENTS = "pip install -r requirements.txt"
 
@@ -86,18 +89,47 @@ class Loader:
         self._settings = settings
         self._catalog = catalog
         self._budget_bytes = budget_bytes
-        self._shapes: dict[str, Shape] = {}
+        self._shapes: dict[tuple[str, Quantization], Shape] = {}
+        remove_abandoned(settings.cache_dir / "models", "*")
+        for folder in (settings.cache_dir / "models").glob("*/"):
+            remove_abandoned(folder)
 
     def plan(self, name: str) -> Placement:
         """What loading `name` will take, before anything is fetched. Raises `UnknownModel`, `DoesNotFit`."""
         entry = self._catalog.find(name.removesuffix(ANALYSIS))
-        if entry.name not in self._shapes:
-            self._shapes[entry.name] = _shape(entry)
-        shape = self._shapes[entry.name]
+        chosen, placement = self._chosen(entry)
         if name.endswith(ANALYSIS):
-            return Placement(CPU, shape.weight_bytes, ANALYSIS_BYTES)
+            return Placement(CPU, self._shape(entry, chosen).weight_bytes, ANALYSIS_BYTES)
+        return placement
+
+    def default(self) -> str:
+        """The name of the best entry that runs here without further steps."""
+        return choose_default(self._catalog.entries, has_gpu=False, is_ready=self._is_ready).name
+
+    def _is_ready(self, entry: Entry) -> bool:
+        try:
+            self.plan(entry.name)
+        except LlamaDemoError:
+            return False
+        return entry.path is not None or hub.cached(entry.repo, wanted_files(entry), entry.revision) is not None
+
+    def _chosen(self, entry: Entry) -> tuple[Quantization, Placement]:
+        """The type that a checkpoint is converted to: the most exact one that fits. Raises `DoesNotFit`."""
+        *others, last = CONVERTED_TO if is_converted(entry) else ("q8_0",)
+        for to in others:
+            with suppress(DoesNotFit):
+                return to, self._place(entry, to)
+        return last, self._place(entry, last)
+
+    def _shape(self, entry: Entry, to: Quantization) -> Shape:
+        if (entry.name, to) not in self._shapes:
+            self._shapes[entry.name, to] = read_shape(entry, to)
+        return self._shapes[entry.name, to]
+
+    def _place(self, entry: Entry, to: Quantization) -> Placement:
+        shape = self._shape(entry, to)
         return place(
-            name,
+            entry.name,
             shape,
             device=CPU,
             budget_bytes=self._budget_bytes,
@@ -137,10 +169,21 @@ class Loader:
     def _prepare(self, entry: Entry, report: Report) -> Files:
         if entry.format == "hf" and entry.path is not None:
             return Files(entry.path, self._tokenizer_folder(entry.path))
-        source = entry.path or find_packaged(entry.package)
-        if source is not None:
+        source = entry.path or find_packaged(entry.package) or self._downloaded(entry, report)
+        if entry.format == "meta":
+            return self._from_meta(entry, source, report)
+        if source.is_file():
             return self._from_gguf(entry, source, report)
-        return self._from_hub(entry, report)
+        to, _ = self._chosen(entry)
+        return Files(
+            self._converted(
+                self._cache_folder(entry.name, source),
+                to,
+                report,
+                lambda target, tell: gguf.write_gguf(source, target, to=to, report=tell),
+            ),
+            self._tokenizer_folder(source),
+        )
 
     def _from_gguf(self, entry: Entry, source: Path, report: Report) -> Files:
         header = gguf.read_header(source)
@@ -149,34 +192,57 @@ class Loader:
             gguf.write_tokenizer(source, folder)
         if not gguf.needs_requantizing(header):
             return Files(source, folder)
-        return self._converted(folder, report, lambda target, tell: gguf.requantize(source, target, report=tell))
+        weights = self._converted(
+            folder, "q8_0", report, lambda target, tell: gguf.requantize(source, target, report=tell)
+        )
+        return Files(weights, folder)
 
-    def _from_hub(self, entry: Entry, report: Report) -> Files:
+    def _from_meta(self, entry: Entry, source: Path, report: Report) -> Files:
+        from llama_demo.checkpoints.convert import convert
+
+        to, _ = self._chosen(entry)
+        folder = self._cache_folder(entry.name, source / "params.json")
+
+        def write(target: Path, tell: Callable[[int, int], None]) -> None:
+            target.unlink(missing_ok=True)
+            convert(source, target, to="gguf", quantization=to, report=tell)
+
+        weights = self._converted(folder, to, report, write)
+        if not (folder / "tokenizer.json").is_file():
+            gguf.write_tokenizer(weights, folder)
+        return Files(weights, folder)
+
+    def _downloaded(self, entry: Entry, report: Report) -> Path:
+        """The snapshot's folder, or the GGUF file in it."""
         report(LoadProgress("download"))
         try:
             source = hub.download(
-                entry.repo, HUB_FILES, lambda done, total: report(LoadProgress("download", done, total))
+                entry.repo,
+                wanted_files(entry),
+                lambda done, total: report(LoadProgress("download", done, total)),
+                revision=entry.revision,
             )
         except HubUnavailable:
+            if not entry.package:
+                raise
             raise NoModel(entry.title, entry.package.replace("_", "-"), entry.repo) from None
-        files = self._converted(
-            self._cache_folder(entry.name, source),
-            report,
-            lambda target, tell: gguf.write_gguf(source, target, to="q8_0", report=tell),
-        )
-        return Files(files.weights, source)
+        return source / entry.file if entry.file else source
 
     def _converted(
-        self, folder: Path, report: Report, convert: Callable[[Path, Callable[[int, int], None]], None]
-    ) -> Files:
-        """The Q8_0 file in `folder`, made by `convert` where it is not there or damaged."""
-        target = folder / "model-q8_0.gguf"
+        self,
+        folder: Path,
+        to: Quantization,
+        report: Report,
+        convert: Callable[[Path, Callable[[int, int], None]], None],
+    ) -> Path:
+        """The file of type `to` in `folder`, made by `convert` where it is not there or damaged."""
+        target = folder / f"model-{to}.gguf"
         try:
             gguf.read_header(target)
         except BadCheckpoint:
             report(LoadProgress("convert"))
             convert(target, lambda done, total: report(LoadProgress("convert", done, total)))
-        return Files(target, folder)
+        return target
 
     def _cache_folder(self, name: str, source: Path) -> Path:
         """A folder that changes with the source's place, size and time, so that nothing stale is served."""
@@ -240,47 +306,12 @@ class Loader:
         return gguf.read_header(files.weights).context_length
 
 
-def _shape(entry: Entry) -> Shape:
-    """What the arithmetic needs, read from a header or a configuration, never from weights."""
-    if entry.path is None:
-        return _EMBEDDED_SHAPE
-    if entry.format == "gguf":
-        header = gguf.read_header(entry.path)
-        weight_bytes = entry.path.stat().st_size
-        if gguf.needs_requantizing(header):
-            weight_bytes = int(header.parameters * 34 / 32)
-        return Shape(weight_bytes, header.block_count, header.head_count_kv, header.head_dim)
-    config = read_config(entry.path)
-    heads = int(config["num_attention_heads"])
-    return Shape(
-        weight_bytes=sum(file.stat().st_size for file in entry.path.glob("*.safetensors")),
-        layers=int(config["num_hidden_layers"]),
-        kv_heads=int(config.get("num_key_value_heads") or heads),
-        head_size=int(config.get("head_dim") or config["hidden_size"] // heads),
-    )
-
-
 def find_packaged(package: str) -> Path | None:
     """The GGUF file that an installed package carries, without importing the package."""
     found = util.find_spec(package) if package else None
     if found is None or found.origin is None:
         return None
     return next(iter(sorted(Path(found.origin).parent.rglob("*.gguf"))), None)
-
-
-def read_config(folder: Path) -> dict[str, int]:
-    """A Hugging Face folder's `config.json`. Raises `BadCheckpoint` where it is unreadable or not a Llama's."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if "LlamaForCausalLM" not in config.get("architectures", []):
-            raise BadCheckpoint(str(path), "it does not describe a LlamaForCausalLM")
-    except (OSError, ValueError, AttributeError, TypeError):
-        raise BadCheckpoint(str(path), "it is not readable as a configuration") from None
-    missing = [key for key in ("num_attention_heads", "num_hidden_layers", "hidden_size") if key not in config]
-    if missing:
-        raise BadCheckpoint(str(path), f"it lacks {', '.join(missing)}")
-    return dict(config)
 
 
 def _timed(report: Report) -> Report:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llama_demo.errors import DoesNotFit
 
 HEAD_ROOM_BYTES = 350_000_000
 """What an engine's process takes beside weights and cache: its libraries, the compiled graph, the work buffers."""
+
+BYTES_EACH: Mapping[str, float] = {"f32": 4, "f16": 2, "q8_0": 34 / 32, "q4_0": 18 / 32}
+"""A number of a matrix in each type; the quantised ones share a scale among 32."""
 
 MINIMUM_CONTEXTS = 2
 """A cache that cannot hold so many full conversations side by side is not worth starting."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from llama_demo.catalog import Catalog, Entry, read_catalog
 from llama_demo.devices import CPU, read_cpu
 from llama_demo.errors import DoesNotFit, LlamaDemoError
 from llama_demo.generation import Generation
 from llama_demo.limits import Admission, Limits
-from llama_demo.loading import LoadedModel, Loader, analysis_name
+from llama_demo.loading import ANALYSIS, LoadedModel, Loader, analysis_name
 from llama_demo.messages import Messages, messages
 from llama_demo.observe import LOG, one_line
 from llama_demo.registry import Plan, Registry
@@ -65,10 +66,15 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.catalog: Catalog
-        self.catalog, self.default_model = read_catalog(settings.model)
+        self._everything, self.default_model = read_catalog(
+            settings.model, Path(settings.catalog) if settings.catalog else None
+        )
         self.limits = Limits(settings.message_characters, settings.max_new_tokens, settings.context_tokens)
         self.budget_bytes = int(settings.memory_gb * 1e9) or int(read_cpu().free_bytes * MEMORY_SHARE)
-        self._loader = Loader(settings, self.catalog, self.budget_bytes)
+        self._loader = Loader(settings, self._everything, self.budget_bytes)
+        if not settings.model:
+            self.default_model = self._loader.default()
+        self.catalog = self._everything.for_visitors(self.default_model)
         self.registry: Registry[LoadedModel] = Registry(
             budgets={CPU: self.budget_bytes},
             plan=self._plan,
@@ -103,9 +109,9 @@ class Runtime:
     def messages(self, language: str = "en") -> Messages:
         return messages(language)
 
-    def models(self) -> list[ModelSummary]:
-        """Every entry of the catalog, with its state."""
-        return [self._summary(entry) for entry in self.catalog.entries]
+    def models(self, *, everything: bool = False) -> list[ModelSummary]:
+        """Every entry that visitors may choose, or `everything` the owner may, with its state."""
+        return [self._summary(entry) for entry in (self._everything if everything else self.catalog).entries]
 
     def memory(self) -> list[DeviceMemory]:
         return [DeviceMemory(CPU, self.registry.used_bytes(CPU), self.budget_bytes)]
@@ -131,6 +137,7 @@ class Runtime:
         self.close()
 
     def _plan(self, name: str) -> Plan:
+        self.catalog.find(name.removesuffix(ANALYSIS))
         placement = self._loader.plan(name)
         return Plan(placement.device, placement.bytes)
 

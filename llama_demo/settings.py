@@ -25,6 +25,7 @@ class Settings:
     port: int = 7860
     share: bool = False
     model: str = ""
+    catalog: str = ""
     reproducible: bool = False
     log_prompts: bool = False
     cache_dir: Path = Path("~/.cache/llama-demo")
@@ -87,6 +88,7 @@ _DETAILS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "port": ("a whole number from 1 to 65535", "the port to listen on", _whole(1, 65535)),
     "share": ("on or off", "make a public link that lives for up to a week", _boolean),
     "model": ("a model's name, a folder or a .gguf file", "the model to start with; the embedded one if empty", str),
+    "catalog": ("a .toml or .json file", "your own models, and which of all models visitors may choose", str),
     "reproducible": (
         "on or off",
         "exact arithmetic: a seed repeats its text among other visitors too, at about two thirds of the speed",

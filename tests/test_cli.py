@@ -37,8 +37,9 @@ def test_a_busy_port_is_said_and_nothing_is_started(capsys: pytest.CaptureFixtur
 
 def test_models_lists_what_there_is_and_whether_it_fits(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["models", "--json", "--memory-gb", "4"]) == 0
-    (entry,) = json.loads(capsys.readouterr().out)
-    assert entry["name"] == EMBEDDED.name
+    entries = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
+    entry = entries[EMBEDDED.name]
+    assert entries["llama-2-70b-hf"]["fits"] is False
     assert entry["state"] == "absent"
     assert entry["fits"] is True
     assert cli.main(["models", "--memory-gb", "0.1"]) == 0

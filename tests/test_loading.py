@@ -16,8 +16,11 @@ from llama_demo.catalog import EMBEDDED, read_catalog
 from llama_demo.checkpoints import gguf
 from llama_demo.errors import BadCheckpoint, CacheNotWritable, DoesNotFit, NoModel, UnknownModel
 from llama_demo.loading import LoadedModel, Loader
+from llama_demo.placement import HEAD_ROOM_BYTES
 from llama_demo.settings import Settings
 from llama_demo.values import LoadProgress, Sampling
+from tests.checkpoints import meta_model
+from tests.checkpoints.meta_model import Shape
 from tests.hub_server import serving
 
 BUDGET_BYTES = 4_000_000_000
@@ -85,6 +88,47 @@ def test_the_owners_folder_is_served_by_transformers(tmp_path: Path, tiny_folder
         assert model.engine.abilities.score
         assert model.engine.context_tokens == 256
         assert greedy(model, "The harbour")
+
+
+def test_an_original_checkpoint_is_converted_once_and_then_only_loaded(
+    tmp_path: Path, tiny_sentencepiece_folder: Path
+) -> None:
+    import torch
+
+    shape, folder = Shape(kv_heads=2), tmp_path / "llama-2-tiny"
+    whole = meta_model.write(folder, shape, tiny_sentencepiece_folder / "tokenizer.model", shards=2)
+    for expected in ({"convert", "load", "warm_up"}, {"load", "warm_up"}):
+        with loaded(tmp_path / "cache", str(folder)) as (model, steps):
+            assert {step.step for step in steps} == expected
+            prompt = model.tokenizer.encode("The harbour lies below")
+            (token,) = model.engine.generate(prompt, Sampling(max_new_tokens=1, temperature=0.0))
+            likeliest = meta_model.logits(shape, whole, torch.tensor(prompt))[-1].topk(3).indices.tolist()
+            assert token.id in likeliest
+    (file,) = (tmp_path / "cache").rglob("*.gguf")
+    assert file.name == "model-q8_0.gguf"
+
+
+def test_a_checkpoint_is_converted_to_four_bits_where_eight_do_not_fit(
+    tmp_path: Path, tiny_sentencepiece_folder: Path
+) -> None:
+    meta_model.write(tmp_path / "meta", Shape(dim=512, layers=4), tiny_sentencepiece_folder / "tokenizer.model")
+    made, name = loader(tmp_path, str(tmp_path / "meta"))
+    eight = made.plan(name)
+    budget = HEAD_ROOM_BYTES + eight.weight_bytes + eight.cache_bytes // 4 - 10
+    small = Loader(Settings(cache_dir=tmp_path, context_tokens=256), read_catalog(str(tmp_path / "meta"))[0], budget)
+    assert small.plan(name).weight_bytes == pytest.approx(eight.weight_bytes * 18 / 34, rel=0.001)
+    smaller = Loader(Settings(cache_dir=tmp_path), read_catalog(str(tmp_path / "meta"))[0], HEAD_ROOM_BYTES)
+    with pytest.raises(DoesNotFit) as caught:
+        smaller.plan(name)
+    assert caught.value.needed_bytes > small.plan(name).weight_bytes
+
+
+def test_what_a_killed_conversion_left_in_the_cache_goes_at_the_next_start(tmp_path: Path) -> None:
+    left = tmp_path / "models" / "a-123" / ".model-q8_0.gguf.abcd1234.partial"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    loader(tmp_path)
+    assert list(left.parent.iterdir()) == []
 
 
 def test_a_truncated_file_of_the_owner_is_refused_with_its_path(tmp_path: Path, tiny_folder: Path) -> None:

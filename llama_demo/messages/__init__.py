@@ -24,6 +24,10 @@ class Messages:
         """The text of `key` with its placeholders filled."""
         return self.table[key].format(**data)
 
+    def sentence(self, text: str) -> str:
+        """The words of the key `text`, or the owner's own words as they are."""
+        return self.table.get(text, text)
+
     def error(self, error: BaseException) -> str:
         """What happened, then what to do. An error that is not ours gets general words, never its own text."""
         if not isinstance(error, LlamaDemoError):

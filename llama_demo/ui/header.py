@@ -29,7 +29,7 @@ def status(runtime: Runtime, asked: Any) -> dict[str, Any]:
     profile = "reproducible" if runtime.settings.reproducible else "fast"
     return {
         "model": model_words(model, words),
-        "model_help": words(model.good_for),
+        "model_help": words.sentence(model.good_for),
         "state": str(model.state),
         "memory": " · ".join(_memory(runtime, words) + ([words("page.waiting", count=waiting)] if waiting else [])),
         "profile": words(f"page.profile_{profile}"),

@@ -1,0 +1,80 @@
+"""What an entry's files are, and its model's shape: from the catalog, a header or a configuration, not from weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from llama_demo.catalog import Entry
+from llama_demo.checkpoints import gguf
+from llama_demo.checkpoints.gguf_write import Quantization
+from llama_demo.checkpoints.meta_params import read_params
+from llama_demo.errors import BadCheckpoint
+from llama_demo.placement import BYTES_EACH, Shape
+
+META_FILES = ("params.json", "consolidated.*.pth", "tokenizer.model", "checklist.chk")
+HUB_FILES = (
+    "config.json",
+    "generation_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer*",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
+CONVERTED_TO: tuple[Quantization, ...] = ("q8_0", "q4_0")
+_EMBEDDED_SHAPE = Shape(weight_bytes=145_000_000, layers=30, kv_heads=3, head_size=64)
+
+
+def is_converted(entry: Entry) -> bool:
+    """Whether the CPU's engine is given a file written here from a whole checkpoint."""
+    return entry.format == "meta" or (entry.format == "hf" and entry.path is None)
+
+
+def wanted_files(entry: Entry) -> tuple[str, ...]:
+    """The files of a repository that loading needs."""
+    if entry.file:
+        return (entry.file,)
+    return META_FILES if entry.format == "meta" else HUB_FILES
+
+
+def read_shape(entry: Entry, to: Quantization) -> Shape:
+    """What the arithmetic needs, read from a header or a configuration, never from weights."""
+    if entry.package:
+        return _EMBEDDED_SHAPE
+    if entry.path is None:
+        stored = to if is_converted(entry) or not entry.quantization else entry.quantization
+        weight_bytes = int(entry.parameters * BYTES_EACH[stored])
+        return Shape(weight_bytes, entry.layers, entry.kv_heads, entry.head_size)
+    if entry.format == "meta":
+        params = read_params(entry.path)
+        return Shape(int(params.parameters() * BYTES_EACH[to]), params.layers, params.kv_heads, params.head_dim)
+    if entry.format == "gguf":
+        header = gguf.read_header(entry.path)
+        weight_bytes = entry.path.stat().st_size
+        if gguf.needs_requantizing(header):
+            weight_bytes = int(header.parameters * BYTES_EACH["q8_0"])
+        return Shape(weight_bytes, header.block_count, header.head_count_kv, header.head_dim)
+    config = read_config(entry.path)
+    heads = int(config["num_attention_heads"])
+    return Shape(
+        weight_bytes=sum(file.stat().st_size for file in entry.path.glob("*.safetensors")),
+        layers=int(config["num_hidden_layers"]),
+        kv_heads=int(config.get("num_key_value_heads") or heads),
+        head_size=int(config.get("head_dim") or config["hidden_size"] // heads),
+    )
+
+
+def read_config(folder: Path) -> dict[str, int]:
+    """A Hugging Face folder's `config.json`. Raises `BadCheckpoint` where it is unreadable or not a Llama's."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if "LlamaForCausalLM" not in config.get("architectures", []):
+            raise BadCheckpoint(str(path), "it does not describe a LlamaForCausalLM")
+    except (OSError, ValueError, AttributeError, TypeError):
+        raise BadCheckpoint(str(path), "it is not readable as a configuration") from None
+    missing = [key for key in ("num_attention_heads", "num_hidden_layers", "hidden_size") if key not in config]
+    if missing:
+        raise BadCheckpoint(str(path), f"it lacks {', '.join(missing)}")
+    return dict(config)
