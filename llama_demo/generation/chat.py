@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from llama_demo import prompts
 from llama_demo.generation.writer import Writer
-from llama_demo.leasing import Stopper
+from llama_demo.leasing import SLOWEST_UPDATE_SECONDS, Stopper
 from llama_demo.loading import LoadedModel
 from llama_demo.values import SEED_LIMIT, FinishReason, Reply, Sampling, Speed, Turn
 
@@ -38,7 +38,11 @@ class _Prepared:
 async def answer(
     loaded: LoadedModel, request: ChatRequest, stopper: Stopper, update_seconds: Callable[[], float]
 ) -> AsyncGenerator[Reply, None]:
-    """The reply so far, again and again; the last one has a `finish`. Closing it cancels the request."""
+    """The reply so far, again and again; the last one has a `finish`. Closing it cancels the request.
+
+    Before the first token there is nothing to show: an update then only lets a reader leave, and the page's server has
+    the requests of a crowd to take in.
+    """
     started = time.monotonic()
     slow = sum(len(turn.content) for turn in request.turns) > OFF_LOOP_CHARACTERS
     prepared = await asyncio.to_thread(_prepare, loaded, request) if slow else _prepare(loaded, request)
@@ -47,7 +51,8 @@ async def answer(
     writer = Writer(loaded.tokenizer, prepared.prompt.stops, begins_with=prepared.begins_with)
     try:
         while not stream.drained:
-            writer.add(await stream.read(update_seconds(), gather=bool(writer.ids)))
+            seconds = update_seconds() if writer.ids else SLOWEST_UPDATE_SECONDS
+            writer.add(await stream.read(seconds, gather=bool(writer.ids)))
             if writer.finish is not None:
                 break
             if not stream.drained:
