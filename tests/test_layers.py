@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("loading",),
     ("engines",),
     ("entry_files",),
+    ("placement_plan",),
     ("placement", "hub", "checkpoints"),
     ("prompts", "detokenize"),
     ("catalog", "tokenizer", "batch"),
