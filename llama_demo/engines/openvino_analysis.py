@@ -71,7 +71,7 @@ class OpenVINOAnalysis:
         folder = graph_folder or model_path.with_suffix(".openvino")
         loaded: Loaded = self._worker.load(model_path, LoadGraph(str(model_path), str(folder), reproducible))
         blocks = -(-context_tokens // BLOCK_TOKENS)
-        cache_bytes = blocks * kv_block_bytes(header, reproducible=reproducible)
+        cache_bytes = blocks * kv_block_bytes(header, reproducible=True)
         self.resident_bytes = loaded.process_bytes + cache_bytes + WORK_BYTES
         self._worker.start(self._receive, self._ended)
 
