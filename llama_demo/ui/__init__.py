@@ -9,6 +9,7 @@ import gradio as gr
 
 from llama_demo.messages import languages
 from llama_demo.ui.chat import build_chat
+from llama_demo.ui.display import speak
 from llama_demo.ui.endpoints import add_endpoints
 from llama_demo.ui.header import build_footer, build_header
 from llama_demo.ui.theme import theme
@@ -18,12 +19,7 @@ if TYPE_CHECKING:
     from llama_demo.runtime import Runtime
 
 _STYLES = ("page.css", "chat.css")
-_HEAD = """
-<meta name="viewport" content="width=device-width, initial-scale=1, interactive-widget=resizes-content">
-<script>
-window.llamaDemoLanguage = new URLSearchParams(location.search).get("lang") || navigator.language.slice(0, 2);
-</script>
-"""
+_HEAD = '<meta name="viewport" content="width=device-width, initial-scale=1, interactive-widget=resizes-content">'
 _SESSIONS = 500
 """Gradio keeps some 80 kB of each visit. Ours needs none of it, so only as much as may be in use is kept."""
 _SPARE_EVENTS = 64
@@ -35,41 +31,25 @@ def build(runtime: Runtime) -> Any:
     words = runtime.messages()
     wording = Wording(runtime.messages)
     with gr.Blocks(title=words("page.name"), analytics_enabled=False, fill_width=True) as page:
-        model = build_header(runtime, wording)
+        model, language = build_header(runtime, wording)
         with gr.Tabs(elem_id="tabs"), wording.make(gr.Tab, {"label": "chat.tab"}, id="chat"):
             build_chat(runtime, wording, model)
         build_footer(runtime, wording)
         add_endpoints(runtime)
         if len(languages()) > 1:
-            _speak(page, wording)
+            speak(page, wording, language)
     return page
-
-
-def _speak(page: Any, wording: Wording) -> None:
-    """Lets the page, when it opens, take on the visitor's language."""
-
-    async def reword(language: str) -> list[Any]:
-        return wording.updates(language)
-
-    page.load(
-        fn=reword,
-        js="() => window.llamaDemoLanguage",
-        inputs=[gr.Textbox(visible=False)],
-        outputs=wording.components,
-        queue=False,
-        concurrency_limit=None,
-        show_progress="hidden",
-        api_visibility="private",
-    )
 
 
 def launch_options(runtime: Runtime) -> dict[str, Any]:
     """Arguments for `Blocks.launch`: the look, and what Gradio is not to do on a public link."""
     folder = resources.files(__package__)
     css = "\n".join((folder / name).read_text(encoding="utf-8") for name in _STYLES)
+    script = (folder / "display.js").read_text(encoding="utf-8")
     return {
         "theme": theme(),
-        "head": f"{_HEAD}<style>{css}</style>",  # as `css`, Gradio would put a prefix before every selector
+        # Not as `css`: Gradio would put a prefix before every selector.
+        "head": f"{_HEAD}<script>{script}</script><style>{css}</style>",
         "footer_links": ["api"],
         "run_history": False,
         "enable_monitoring": False,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from llama_demo.messages import DEFAULT_LANGUAGE, Messages, size
+from llama_demo.ui.display import build_display
 from llama_demo.ui.replies import loading_words
 from llama_demo.ui.words import Wording
 from llama_demo.values import ModelState
@@ -68,8 +69,8 @@ def model_label(model: ModelSummary, words: Messages) -> str:
     return words("models.label", title=model.title, size=size(model.bytes), where=where)
 
 
-def build_header(runtime: Runtime, wording: Wording) -> Any:
-    """The head of the page; returns the model picker."""
+def build_header(runtime: Runtime, wording: Wording) -> tuple[Any, Any]:
+    """The head of the page; returns the model picker and the choice of a language."""
     models = sorted(runtime.models(), key=lambda model: (not model.fits, model.access == "gated"))
 
     def choices(words: Messages) -> dict[str, Any]:
@@ -103,6 +104,7 @@ def build_header(runtime: Runtime, wording: Wording) -> Any:
             elem_id="status",
             min_width=0,
         )
+        language = build_display(wording)
     picker.input(
         choose, [picker], queue=False, concurrency_limit=None, api_visibility="private", show_progress="hidden"
     )
@@ -112,7 +114,7 @@ def build_header(runtime: Runtime, wording: Wording) -> Any:
         inputs=[picker],
         api_visibility="private",
     )
-    return picker
+    return picker, language
 
 
 def _name(words: Messages) -> dict[str, Any]:

@@ -1,5 +1,4 @@
 // Keeps the header's texts fresh: often while a model loads, seldom otherwise, never in a hidden tab.
-const language = window.llamaDemoLanguage;
 let model = null;
 let timer = 0;
 
@@ -9,7 +8,7 @@ async function refresh() {
   let wait = 10000;
   if (!document.hidden) {
     try {
-      const status = await server.read_status({ model, language });
+      const status = await server.read_status({ model, language: window.llamaDemoLanguage });
       element.querySelector("#status-model").textContent = status.model;
       element.querySelector("#status-model").title = status.model_help;
       element.querySelector("#status-model").dataset.state = status.state;

@@ -37,10 +37,14 @@ class Wording:
         return [component for component, _ in self._made]
 
     def updates(self, language: str) -> list[Any]:
-        """What turns the page into `language`; nothing to do for the one it was built in."""
-        words = self._tables(language)
-        if words.language == self._words.language:
+        """What turns the page as it was built into `language`; nothing to do for the one it was built in."""
+        if self._tables(language).language == self._words.language:
             return [gr.skip() for _ in self._made]
+        return self.reworded(language)
+
+    def reworded(self, language: str) -> list[Any]:
+        """What turns the page into `language`, whichever it speaks now."""
+        words = self._tables(language)
         return [gr.update(**_properties(worded, words)) for _, worded in self._made]
 
 
