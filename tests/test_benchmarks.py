@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks import completion
 from benchmarks.results import APP, ENGINE, LLAMA_CPP, USUAL, VLLM, Finding, Results, findings, table
 from benchmarks.soak import Sample, blocks_for_each
 from benchmarks.soak import findings as soak_findings
@@ -77,3 +78,25 @@ def test_a_soak_too_short_to_fill_the_cache_says_so() -> None:
     samples = [Sample(99, 500_000_000, 0)]
     grown = next(found for found in soak_findings(samples, 100, 100_000_000, 200_000_000) if "grown" in found.words)
     assert "not measured" in grown.line()
+
+
+def test_continuations_and_scores_are_told_as_ratios_of_medians() -> None:
+    results = completion.Results(
+        one=[1.0, 2.0, 9.0],
+        several=[4.0, 4.0, 4.0],
+        long_one=[1.0],
+        long_several=[2.6],
+        prefill=[0.5],
+        scoring=[2.0],
+        added_bytes=299_000_000,
+    )
+    found = completion.findings(results)
+    assert [finding.value for finding in found[:4]] == [2.0, 2.6, 4.0, 299.0]
+    assert [finding.met for finding in found[:4]] == [True, False, False, True]
+    assert [finding.met for finding in completion.findings(completion.Results())] == [None] * 6
+
+
+def test_no_text_of_the_benchmark_begins_as_another_and_every_id_is_the_embedded_models() -> None:
+    texts = [completion._text(number, 1000) for number in range(-3, 40)]
+    assert len({text[:1] for text in texts}) == len(texts)
+    assert all(0 < number < 49_152 for text in texts for number in text)

@@ -283,6 +283,34 @@ def test_however_many_alternatives_take_one_place_in_the_line(make: Callable[...
     assert world.admission.active == 1
 
 
+def test_a_long_prompt_is_read_by_the_first_alternative_before_the_others_start(make: Callable[..., World]) -> None:
+    world = make(None)
+    started: list[int] = []
+
+    async def run() -> Completion:
+        last = None
+        async for update in world.complete(tuple(range(10, 110)), n=4, sampling=Sampling(seed=7)):
+            last = update
+            requests = world.engine.requests
+            if isinstance(update, Completion):
+                assert [one.seed for one in update.continuations] == [7, 8, 9, 10]
+                started.append(len(requests))
+                assert not update.finished or len(requests) == 4
+            if len(started) == 3:
+                requests[0].stream.put([Token(20, -1.0)])
+                requests[0].stream.finish("stop")
+            for request in requests[1:]:
+                request.stream.finish("stop")
+        assert isinstance(last, Completion)
+        return last
+
+    made = asyncio.run(run())
+    assert started[:3] == [1, 1, 1]
+    assert started[-1] == 4
+    assert [len(one.ids) for one in made.continuations] == [1, 0, 0, 0]
+    assert made.finished
+
+
 def test_closing_cancels_every_alternative_and_gives_everything_back(make: Callable[..., World]) -> None:
     world = make(None)
 

@@ -22,6 +22,10 @@ from llama_demo.loading import LoadedModel
 from llama_demo.tokenizer import Tokenizer
 from llama_demo.values import SEED_LIMIT, Completion, CompletionRequest, Continuation, Sampling, Speed, Turn
 
+READ_ONCE_TOKENS = 64
+"""A longer prompt is read by the first alternative before the others start, which find it in the engine's cache then:
+started together, each would read it for itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
@@ -43,10 +47,14 @@ class _Alternative:
     async def read(self, seconds: float) -> None:
         """Takes what has come; sets the writer's `finish` at the end. Raises what the engine failed with."""
         self.writer.add(await self.stream.read(seconds, gather=bool(self.writer.ids)))
-        if self.writer.finish is not None:
+        if self.ended:
             self.stream.cancel()
         elif self.stream.drained:
             self.writer.end(self.stream.finish_reason)
+
+    @property
+    def ended(self) -> bool:
+        return self.writer.finish is not None
 
     def continuation(self) -> Continuation:
         writer = self.writer
@@ -68,18 +76,19 @@ async def complete(
     slow = isinstance(request.prompt, str) and len(request.prompt) > OFF_LOOP_CHARACTERS
     prepare = asyncio.to_thread(_prepare, loaded, request, sampling) if slow else None
     prepared = _prepare(loaded, request, sampling) if prepare is None else await prepare
+    pending = _samplings(sampling, request.n, loaded.engine.context_tokens - len(prepared.ids))
     alternatives: list[_Alternative] = []
     try:
-        for chosen in _samplings(sampling, request.n, loaded.engine.context_tokens - len(prepared.ids)):
-            alternatives.append(_start(loaded, prepared, chosen))
-            stopper.attach(alternatives[-1].stream)
-        while opened := [one for one in alternatives if one.writer.finish is None]:
-            seconds = update_seconds()
+        while pending or not all(one.ended for one in alternatives):
+            for _ in range(_ready(alternatives, pending, prepared)):
+                alternatives.append(_start(loaded, prepared, pending.pop(0)))
+                stopper.attach(alternatives[-1].stream)
+            opened, seconds = [one for one in alternatives if not one.ended], update_seconds()
             # All are heard before one's failure is told: none of the reads is left behind.
             for heard in await asyncio.gather(*(one.read(seconds) for one in opened), return_exceptions=True):
                 if isinstance(heard, BaseException):
                     raise heard
-            yield _completion(loaded, prepared, alternatives, started)
+            yield _completion(loaded, prepared, alternatives, pending, started)
     finally:
         for one in alternatives:
             one.stream.cancel()
@@ -92,6 +101,15 @@ def _samplings(sampling: Sampling, count: int, room_tokens: int) -> list[Samplin
     return [replace(sampling, max_new_tokens=longest, seed=(first + index) % SEED_LIMIT) for index in range(count)]
 
 
+def _ready(alternatives: Sequence[_Alternative], pending: Sequence[Sampling], prepared: _Prepared) -> int:
+    """How many of the pending alternatives start now: all, but for a long prompt one, until it has read the prompt."""
+    if len(prepared.ids) <= READ_ONCE_TOKENS:
+        return len(pending)
+    if not alternatives:
+        return 1
+    return len(pending) if alternatives[0].ended or alternatives[0].writer.ids else 0
+
+
 def _start(loaded: LoadedModel, prepared: _Prepared, sampling: Sampling) -> _Alternative:
     assert sampling.seed is not None
     stream = loaded.engine.generate(prepared.ids, sampling)
@@ -99,9 +117,14 @@ def _start(loaded: LoadedModel, prepared: _Prepared, sampling: Sampling) -> _Alt
 
 
 def _completion(
-    loaded: LoadedModel, prepared: _Prepared, alternatives: Sequence[_Alternative], started: float
+    loaded: LoadedModel,
+    prepared: _Prepared,
+    alternatives: Sequence[_Alternative],
+    pending: Sequence[Sampling],
+    started: float,
 ) -> Completion:
-    continuations = tuple(one.continuation() for one in alternatives)
+    to_come = (Continuation("", (), (), None, sampling.seed or 0) for sampling in pending)
+    continuations = (*(one.continuation() for one in alternatives), *to_come)
     return Completion(
         model=loaded.entry.name,
         prompt=prepared.text,
