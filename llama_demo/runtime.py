@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama_demo.catalog import Catalog, Entry, read_catalog
+from llama_demo.classify.service import Classification
 from llama_demo.devices import CPU, read_cpu
 from llama_demo.errors import DoesNotFit, LlamaDemoError
 from llama_demo.generation import Generation
+from llama_demo.leasing import Leasing
 from llama_demo.limits import Admission, Limits
 from llama_demo.loading import ANALYSIS, LoadedModel, Loader, analysis_name
 from llama_demo.messages import Messages, messages
@@ -88,7 +90,13 @@ class Runtime:
             self.limits,
             self._admission,
             log_prompts=settings.log_prompts,
-            scores_with=lambda name: analysis_name(self.catalog.find(name)),
+            scores_with=self._reads_with,
+        )
+        self.classification = Classification(
+            Leasing(self.registry, self._admission),
+            self.limits,
+            reads_with=self._reads_with,
+            folder=settings.cache_dir / "classifiers",
         )
 
     def prepare(self, name: str) -> None:
@@ -135,6 +143,10 @@ class Runtime:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _reads_with(self, name: str) -> str:
+        """The name under which a model's scores and features are leased. Raises `UnknownModel`."""
+        return analysis_name(self.catalog.find(name))
 
     def _plan(self, name: str) -> Plan:
         self.catalog.find(name.removesuffix(ANALYSIS))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -113,6 +113,11 @@ def check_name(name: object) -> str:
         expected = "a name of 1 to 64 English letters, digits, blanks, dots, dashes and underscores"
         raise InvalidParameter("name", name, expected)
     return name
+
+
+def renamed(head: Head, name: str) -> Head:
+    """`head` under another name. Raises `InvalidParameter`."""
+    return replace(head, name=name)
 
 
 def save(head: Head, path: Path) -> None:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from llama_demo.classify.report import Report
 from llama_demo.values import LoadProgress, Waiting
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +48,35 @@ class Verdicts:
 
 
 ClassifyUpdate = LoadProgress | Waiting | Working | Verdicts
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A head that has just been trained: its file, the prompt that each text was read in, and how good it is."""
+
+    name: str
+    model: str
+    path: Path
+    prompt: str
+    report: Report
+
+
+TrainUpdate = LoadProgress | Waiting | Working | Trained
+
+
+def verdicts(
+    labels: Sequence[str], problem_type: str, scores: NDArray[np.float64], cut: Sequence[int], abstain_below: float
+) -> tuple[Verdict, ...]:
+    """One verdict a row of `scores` [texts, labels]; `cut` are the characters that were not read of each text."""
+    made = []
+    for row, characters in zip(scores.tolist(), cut, strict=True):
+        named = dict(zip(labels, row, strict=True))
+        best = max(named, key=lambda label: named[label])
+        if problem_type == "multi_label_classification":
+            above = tuple(label for label in labels if named[label] >= max(0.5, abstain_below))
+            made.append(Verdict(None, named, above, characters))
+        elif problem_type == "regression":
+            made.append(Verdict(None, named, (), characters))
+        else:
+            made.append(Verdict(best if named[best] >= abstain_below else None, named, (), characters))
+    return tuple(made)

@@ -1,0 +1,242 @@
+"""Classification as the page, the API and the command line use it: async, with progress, on leased models.
+
+Closing a generator, or its stopper, ends the work at its next step; neither blocks.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from llama_demo.classify import head as heads
+from llama_demo.classify import training, zero_shot
+from llama_demo.classify.examples import Examples, examples_from
+from llama_demo.classify.features import Features
+from llama_demo.classify.head import Backbone, Head
+from llama_demo.classify.report import report
+from llama_demo.classify.results import ClassifyUpdate, Trained, TrainUpdate, Verdicts, Working, verdicts
+from llama_demo.classify.store import Heads
+from llama_demo.classify.wrapping import Wrapping, texts_from
+from llama_demo.classify.zero_shot import PROMPTS, ZeroShot
+from llama_demo.errors import InvalidParameter, UnknownModel, Unsupported, WrongBackbone
+from llama_demo.leasing import Done, Leasing, Stopper
+from llama_demo.limits import Limits
+from llama_demo.loading import LoadedModel
+from llama_demo.values import LoadProgress, Waiting
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FEATURES_BYTES = 256_000_000
+PROBE_TEXT = "The harbour lies below the old town."
+"""What tells a backbone from another: the features of this text, saved with every head."""
+
+T = TypeVar("T")
+Told = Callable[[int, int], bool]
+
+
+class Classification:
+    """`reads_with` gives the name under which a model that can score and embed is leased, and raises `UnknownModel`;
+    `folder` keeps trained heads."""
+
+    def __init__(self, leasing: Leasing, limits: Limits, *, reads_with: Callable[[str], str], folder: Path) -> None:
+        self._leasing = leasing
+        self._limits = limits
+        self._reads_with = reads_with
+        self._features = Features(FEATURES_BYTES)
+        self.heads = Heads(folder)
+
+    async def zero_shot(
+        self,
+        texts: object,
+        asked: ZeroShot,
+        *,
+        model: str,
+        abstain_below: float = 0.0,
+        stopper: Stopper | None = None,
+    ) -> AsyncGenerator[ClassifyUpdate, None]:
+        """How likely `model` finds each label of each text. Raises `InvalidInput`, and as `Leasing.call`."""
+        read = texts_from(texts, self._limits)
+        _check_share(abstain_below)
+
+        def work(loaded: LoadedModel, progress: _Progress) -> Verdicts | None:
+            if not loaded.engine.abilities.score:
+                raise Unsupported("zero-shot classification", loaded.entry.name)
+            found = zero_shot.score(loaded, asked, read, progress.step("read"))
+            if found is None:
+                return None
+            names, shares = [label.name for label in asked.labels], training.softmax(found.logits)
+            kind = "single_label_classification"
+            made = verdicts(names, kind, shares, found.cut_characters, abstain_below)
+            return Verdicts("", loaded.entry.name, made)
+
+        async with aclosing(self._run(model, work, stopper)) as updates:
+            async for update in updates:
+                yield update
+
+    async def classify(
+        self,
+        texts: object,
+        classifier: str,
+        *,
+        model: str = "",
+        abstain_below: float = 0.0,
+        stopper: Stopper | None = None,
+    ) -> AsyncGenerator[ClassifyUpdate, None]:
+        """What the trained head says of each text, on the model that it was trained on unless `model` is another name
+        of it. Raises `InvalidInput`, and as `Leasing.call`."""
+        read = texts_from(texts, self._limits)
+        _check_share(abstain_below)
+        head = self.heads.find(classifier)
+
+        def work(loaded: LoadedModel, progress: _Progress) -> Verdicts | None:
+            found = self._scores(loaded, head, read, progress.step("read"))
+            if found is None:
+                return None
+            scores, cut = found
+            made = verdicts(head.labels, head.problem_type, scores, cut, abstain_below)
+            return Verdicts(head.name, loaded.entry.name, made)
+
+        async with aclosing(self._run(self._home(head, model), work, stopper)) as updates:
+            async for update in updates:
+                yield update
+
+    async def train(
+        self, examples: object, name: str, *, model: str, prompt: str = "", stopper: Stopper | None = None
+    ) -> AsyncGenerator[TrainUpdate, None]:
+        """Trains a head on labelled examples and keeps it as `name`. `prompt` has `{text}` in it; empty for one that
+        asks for such labels. Raises `InvalidInput`, `DiskFull`, and as `Leasing.call`."""
+        taken = examples_from(examples, self._limits)
+        wrapping = Wrapping(prompt) if prompt else None
+        with self.heads.reserved(name) as path:
+
+            def work(loaded: LoadedModel, progress: _Progress) -> Trained | None:
+                return self._train(loaded, taken, wrapping, path, progress)
+
+            async with aclosing(self._run(model, work, stopper)) as updates:
+                async for update in updates:
+                    yield update
+
+    async def _run(
+        self, model: str, work: Callable[[LoadedModel, _Progress], T | None], stopper: Stopper | None
+    ) -> AsyncGenerator[LoadProgress | Waiting | Working | T, None]:
+        stopper = stopper or Stopper()
+        progress = _Progress()
+        stopper.attach(progress)
+        calls = self._leasing.call(self._reads_with(model), lambda loaded: work(loaded, progress), stopper)
+        try:
+            async with aclosing(calls) as steps:
+                async for step in steps:
+                    if isinstance(step, Done):
+                        if step.value is not None:
+                            yield step.value
+                    elif isinstance(step, Waiting) and step.place == 0:
+                        yield progress.now
+                    else:
+                        yield step
+        finally:
+            progress.cancel()
+
+    def _home(self, head: Head, model: str) -> str:
+        name = model or head.backbone.name
+        try:
+            self._reads_with(name)
+        except UnknownModel:
+            if model:
+                raise
+            problem = f"it was trained on {name or 'a model without a name'}, which is not in the list of models"
+            raise WrongBackbone(head.name, problem) from None
+        return name
+
+    # On the thread that `Leasing.call` starts.
+
+    def _scores(
+        self, loaded: LoadedModel, head: Head, texts: tuple[str, ...], told: Told
+    ) -> tuple[NDArray[np.float64], list[int]] | None:
+        head.check_backbone(loaded.entry.name, self._probe(loaded))
+        found = self._embed(loaded, Wrapping(head.prompt), texts, told)
+        return None if found is None else (head.scores(found[0]), found[1])
+
+    def _embed(
+        self, loaded: LoadedModel, wrapping: Wrapping, texts: tuple[str, ...], told: Told
+    ) -> tuple[NDArray[np.float32], list[int]] | None:
+        if not loaded.engine.abilities.embed:
+            raise Unsupported("trained classifiers", loaded.entry.name)
+        read = [wrapping.read(loaded.tokenizer, text, loaded.engine.context_tokens) for text in texts]
+        made = self._features.embed(loaded.engine, loaded.entry.name, [each.ids for each in read], told)
+        return None if made is None else (made, [each.cut_characters for each in read])
+
+    def _probe(self, loaded: LoadedModel) -> NDArray[np.float32]:
+        found = self._embed(loaded, Wrapping("{text}"), (PROBE_TEXT,), lambda _, __: True)
+        assert found is not None
+        probe: NDArray[np.float32] = found[0][0]
+        return probe
+
+    def _train(
+        self, loaded: LoadedModel, examples: Examples, wrapping: Wrapping | None, path: Path, progress: _Progress
+    ) -> Trained | None:
+        if wrapping is None:
+            candidates = [Wrapping(prompt) for prompt in PROMPTS]
+            able = loaded.engine.abilities.score
+            wrapping = zero_shot.choose_prompt(loaded, candidates, examples.labels) if able else candidates[0]
+        found = self._embed(loaded, wrapping, examples.texts, progress.step("read"))
+        if found is None:
+            return None
+        classes = np.array(examples.classes, dtype=np.intp)
+        fitted = training.train(found[0], classes, progress.step("fit"))
+        if fitted is None or progress.ended:
+            return None
+        judged = [examples.texts[place] for place in fitted.judged]
+        made = report(examples.labels, classes[fitted.judged], fitted.probabilities, judged)
+        head = Head(
+            name=path.name.removesuffix(heads.SUFFIX),
+            labels=examples.labels,
+            weight=fitted.weight.astype(np.float32),
+            prompt=wrapping.prompt,
+            backbone=Backbone(loaded.entry.name, loaded.entry.repo, _revision(loaded.entry.package)),
+            probe=self._probe(loaded),
+            figures={**made.figures(), "examples": len(examples.texts), "penalty": fitted.penalty},
+        )
+        heads.save(head, path)
+        return Trained(head.name, loaded.entry.name, path, head.prompt, made)
+
+
+class _Progress:
+    """How far the work on a thread is, and whether it should go on."""
+
+    def __init__(self) -> None:
+        self.now = Working("read", 0, 0)
+        self._ended = threading.Event()
+
+    def step(self, name: str) -> Told:
+        def told(done: int, total: int) -> bool:
+            self.now = Working(name, done, total)
+            return not self._ended.is_set()
+
+        return told
+
+    @property
+    def ended(self) -> bool:
+        return self._ended.is_set()
+
+    def cancel(self) -> None:
+        self._ended.set()
+
+
+def _check_share(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
+        raise InvalidParameter("threshold", value, "a number from 0 to 1")
+
+
+def _revision(package: str) -> str:
+    """The version of the package that carries the weights, where one does."""
+    try:
+        return f"{package} {metadata.version(package)}" if package else ""
+    except metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,228 @@
+"""The whole way from texts to verdicts, on the tests' own model in a registry."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llama_demo.catalog import EMBEDDED
+from llama_demo.classify import head as heads
+from llama_demo.classify.labels import labels_from
+from llama_demo.classify.results import Trained, Verdicts, Working
+from llama_demo.classify.service import Classification
+from llama_demo.classify.zero_shot import ZeroShot
+from llama_demo.engines.transformers import TransformersEngine
+from llama_demo.errors import (
+    BadExamples,
+    InvalidParameter,
+    NameTaken,
+    UnknownClassifier,
+    UnknownModel,
+    UntrainedHead,
+    WrongBackbone,
+)
+from llama_demo.leasing import Leasing, Stopper
+from llama_demo.limits import Admission, Limits
+from llama_demo.loading import LoadedModel
+from llama_demo.registry import Plan, Registry
+from tests import tiny
+from tests.scripted import loaded
+
+MODEL = EMBEDDED.name
+SEA = ["harbour", "boats", "tide", "net", "wind"]
+LAND = ["bread", "baker", "street", "school", "stones"]
+EXAMPLES = [
+    {"text": f"{one} and {other}", "label": label}
+    for label, words in (("sea", SEA), ("land", LAND))
+    for one, other in itertools.permutations(words, 2)
+]
+
+
+class World:
+    def __init__(self, folder: Path, model: Path) -> None:
+        engine = TransformersEngine(
+            model, name="tiny", eos_ids=(), context_tokens=tiny.CONTEXT_TOKENS, reproducible=True
+        )
+        self.loaded = loaded(engine, model)
+        self.registry: Registry[LoadedModel] = Registry(
+            budgets={"CPU": 10},
+            plan=lambda _: Plan("CPU", 1),
+            load=lambda _, __: self.loaded,
+            idle_seconds=None,
+            wait_seconds=5,
+        )
+        self.service = Classification(
+            Leasing(self.registry, Admission(4, 4)),
+            Limits(10_000, 100, tiny.CONTEXT_TOKENS),
+            reads_with=self.reads_with,
+            folder=folder,
+        )
+
+    def reads_with(self, name: str) -> str:
+        if name != MODEL:
+            raise UnknownModel(name, MODEL)
+        return name
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[World]:
+    made = World(tmp_path_factory.mktemp("heads"), tiny_folder)
+    yield made
+    made.registry.close()
+
+
+@pytest.fixture(scope="module")
+def trained(world: World) -> Trained:
+    made = last(world.service.train(EXAMPLES, "mine", model=MODEL))
+    assert isinstance(made, Trained)
+    return made
+
+
+def everything(updates: AsyncGenerator[Any, None]) -> list[Any]:
+    async def read() -> list[Any]:
+        async with aclosing(updates):
+            return [update async for update in updates]
+
+    return asyncio.run(read())
+
+
+def last(updates: AsyncGenerator[Any, None]) -> Any:
+    return everything(updates)[-1]
+
+
+def test_a_trained_head_is_kept_reported_and_used(world: World, trained: Trained) -> None:
+    assert trained.report.counts == (20, 20)
+    assert trained.report.labels == ("land", "sea")
+    assert trained.report.accuracy > 0.8
+    found = last(world.service.classify(["tide and boats", "school and bread"], "mine"))
+    assert isinstance(found, Verdicts)
+    assert [verdict.label for verdict in found.verdicts] == ["sea", "land"]
+    assert sum(found.verdicts[0].scores.values()) == pytest.approx(1.0)
+    assert "mine" in world.service.heads.names()
+    kept = heads.load(trained.path)
+    assert kept.prompt == trained.prompt
+    assert kept.figures is not None
+    assert kept.figures["accuracy"] == trained.report.accuracy
+    assert "harbour" not in trained.path.read_bytes().decode("latin-1")
+
+
+def test_a_text_has_the_same_scores_alone_and_among_64_of_many_lengths(world: World, trained: Trained) -> None:
+    texts = ["boats " * (1 + number % 40) + str(number) for number in range(64)]
+    together = last(world.service.classify(texts, "mine")).verdicts
+    for place in (0, 7, 39, 63):
+        world.service._features._kept.clear()
+        alone = last(world.service.classify([texts[place]], "mine")).verdicts[0]
+        assert alone.scores == pytest.approx(together[place].scores, abs=1e-4)
+
+
+def test_progress_is_told_while_it_works(world: World, trained: Trained) -> None:
+    updates = everything(world.service.classify([f"boats {number} " * 20 for number in range(400)], "mine"))
+    assert isinstance(updates[-1], Verdicts)
+    assert any(isinstance(update, Working) for update in updates)
+
+
+def test_a_long_text_is_cut_and_said(world: World, trained: Trained) -> None:
+    verdict = last(world.service.classify(["boats and nets " * 400], "mine")).verdicts[0]
+    assert 0 < verdict.cut_characters < 6000
+    assert last(world.service.classify(["boats"], "mine")).verdicts[0].cut_characters == 0
+
+
+def test_below_the_threshold_there_is_no_label(world: World, trained: Trained) -> None:
+    assert last(world.service.classify(["boats"], "mine", abstain_below=1.0)).verdicts[0].label is None
+    for value in (-0.1, 1.1, float("nan"), "half", None, True):
+        with pytest.raises(InvalidParameter):
+            everything(world.service.classify(["boats"], "mine", abstain_below=value))  # type: ignore[arg-type]
+
+
+def test_zero_shot_gives_a_probability_for_every_label(world: World) -> None:
+    asked = ZeroShot(labels_from(["bread", "the old town", "winter"]))
+    found = last(world.service.zero_shot(["a", "b"], asked, model=MODEL))
+    assert len(found.verdicts) == 2
+    for verdict in found.verdicts:
+        assert sum(verdict.scores.values()) == pytest.approx(1.0)
+        assert verdict.label == max(verdict.scores, key=verdict.scores.__getitem__)
+
+
+def test_two_trainings_under_one_name_are_refused(world: World, trained: Trained) -> None:
+    before = trained.path.read_bytes()
+    with pytest.raises(NameTaken):
+        everything(world.service.train(EXAMPLES, "mine", model=MODEL))
+    assert trained.path.read_bytes() == before
+
+    async def both() -> None:
+        first = world.service.train(EXAMPLES, "two", model=MODEL)
+        await anext(first)
+        with pytest.raises(NameTaken):
+            await anext(world.service.train(EXAMPLES, "two", model=MODEL))
+        await first.aclose()
+
+    asyncio.run(both())
+    assert "two" not in world.service.heads.names()
+
+
+def test_a_stopped_training_leaves_nothing_and_its_name_is_free(world: World) -> None:
+    stopper = Stopper()
+
+    async def stop() -> list[Any]:
+        updates = []
+        async for update in world.service.train(EXAMPLES, "stopped", model=MODEL, stopper=stopper):
+            updates.append(update)
+            stopper.stop()
+        return updates
+
+    assert not any(isinstance(update, Trained) for update in asyncio.run(stop()))
+    assert "stopped" not in world.service.heads.names()
+    with world.service.heads.reserved("stopped"):
+        pass
+
+
+def test_bad_names_models_and_examples_are_refused_before_anything_is_read(world: World) -> None:
+    with pytest.raises(UnknownClassifier) as raised:
+        everything(world.service.classify(["x"], "mime"))
+    assert raised.value.name == "mime"
+    with pytest.raises(InvalidParameter):
+        everything(world.service.train(EXAMPLES, "../up", model=MODEL))
+    with pytest.raises(BadExamples):
+        everything(world.service.train(EXAMPLES[:20], "one class", model=MODEL))
+    with pytest.raises(UnknownModel):
+        everything(world.service.train(EXAMPLES, "nowhere", model="gpt"))
+    with pytest.raises(InvalidParameter):
+        everything(world.service.train(EXAMPLES, "promptless", model=MODEL, prompt="no place"))
+
+
+def test_a_file_without_a_trained_head_never_yields_a_number(world: World, trained: Trained) -> None:
+    from safetensors.numpy import save_file
+
+    path = world.service.heads.path("empty")
+    save_file({"model.norm.weight": np.ones(4, np.float32)}, path)
+    with pytest.raises(UntrainedHead):
+        everything(world.service.classify(["x"], "empty"))
+    path.unlink()
+
+
+def test_a_head_is_refused_on_another_backbone(
+    world: World, trained: Trained, tiny_sentencepiece_folder: Path, tmp_path: Path
+) -> None:
+    other = World(tmp_path, tiny_sentencepiece_folder)
+    try:
+        other.service.heads.add(trained.path, "upload", "theirs")
+        with pytest.raises(WrongBackbone):
+            everything(other.service.classify(["x"], "theirs"))
+    finally:
+        other.registry.close()
+
+
+def test_a_head_can_be_taken_away_and_brought_back_under_another_name(world: World, trained: Trained) -> None:
+    before = last(world.service.classify(["tide"], "mine")).verdicts[0].scores
+    world.service.heads.add(trained.path, "upload", "again")
+    assert last(world.service.classify(["tide"], "again")).verdicts[0].scores == pytest.approx(before)
+    world.service.heads.remove("again")
+    with pytest.raises(UnknownClassifier):
+        world.service.heads.remove("again")
