@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from llama_demo import __version__
 from llama_demo.errors import InvalidInput, LlamaDemoError
 from llama_demo.messages import Messages, messages
-from llama_demo.model_files import add_convert_arguments, run_convert
+from llama_demo.model_files import add_convert_arguments, run_convert, run_download
 from llama_demo.observe import LOG, start_logging
 from llama_demo.settings import Settings, add_arguments, options, read_settings
 
@@ -55,6 +55,7 @@ def _parser(words: Messages) -> argparse.ArgumentParser:
         ("doctor", _doctor),
         ("bench", _bench),
         ("convert", _convert),
+        ("download", _download),
     ):
         command = commands.add_parser(name, help=words(f"cli.{name}"), description=words(f"cli.{name}"))
         command.set_defaults(run=run)
@@ -64,6 +65,8 @@ def _parser(words: Messages) -> argparse.ArgumentParser:
             add_convert_arguments(command, words)
         else:
             add_arguments(command)
+        if name == "download":
+            command.add_argument("name", help=words("cli.download_name"))
         if name in ("models", "bench"):
             command.add_argument("--json", action="store_true", help=words("cli.json"))
     return parser
@@ -136,6 +139,10 @@ def _bench(parsed: argparse.Namespace, _: Settings, words: Messages) -> int:
 
 def _convert(parsed: argparse.Namespace, _: Settings, words: Messages) -> int:
     return run_convert(parsed, words, _say)
+
+
+def _download(parsed: argparse.Namespace, settings: Settings, words: Messages) -> int:
+    return run_download(parsed, settings, words, _say)
 
 
 def _say(text: str) -> None:

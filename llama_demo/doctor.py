@@ -9,7 +9,7 @@ from importlib import metadata
 
 from llama_demo.catalog import EMBEDDED
 from llama_demo.devices import read_cpu
-from llama_demo.loading import find_packaged
+from llama_demo.entry_files import find_packaged
 from llama_demo.messages import size
 from llama_demo.settings import Settings
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import util
 from pathlib import Path
 
 from llama_demo.catalog import Entry
@@ -78,3 +79,11 @@ def read_config(folder: Path) -> dict[str, int]:
     if missing:
         raise BadCheckpoint(str(path), f"it lacks {', '.join(missing)}")
     return dict(config)
+
+
+def find_packaged(package: str) -> Path | None:
+    """The GGUF file that an installed package carries, without importing the package."""
+    found = util.find_spec(package) if package else None
+    if found is None or found.origin is None:
+        return None
+    return next(iter(sorted(Path(found.origin).parent.rglob("*.gguf"))), None)

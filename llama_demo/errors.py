@@ -46,6 +46,7 @@ LlamaDemoError
     ├── LoadFailed               loading raised; carries the cause
     ├── EngineCrashed            the engine's process or thread died
     ├── HubUnavailable
+    ├── DownloadDamaged, AccessNeeded: see `hub_errors`
     ├── DiskFull
     ├── CacheNotWritable
     ├── NotWritable

@@ -4,13 +4,34 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llama_demo.errors import DiskFull, HubUnavailable
+from llama_demo.errors import DiskFull, HubUnavailable, LlamaDemoError
+from llama_demo.hub_errors import (
+    AccessNeeded,
+    AccessNotRequested,
+    AccessPending,
+    AccessRejected,
+    DownloadDamaged,
+    NoToken,
+    TokenInvalid,
+    TokenLacksScope,
+)
+from llama_demo.hub_fetch import RemoteFile, fetch, part_of
 
 ETAG_TIMEOUT_SECONDS = 10.0
+LARGE_BYTES = 1_000_000
+"""Files from this size on are fetched so that they can be resumed."""
+
+_REFUSALS: Mapping[str, type[AccessNeeded]] = {
+    "not in the authorized list": AccessNotRequested,
+    "has been reset": AccessNotRequested,
+    "awaiting a review": AccessPending,
+    "has been rejected": AccessRejected,
+}
 
 
 def download(
@@ -25,7 +46,7 @@ def download(
     cut off.
 
     `report(done_bytes, total_bytes)` is called from download threads. What is cached already is used without the
-    network. Raises `HubUnavailable` or `DiskFull`.
+    network. Raises `HubUnavailable`, an `AccessNeeded`, `DownloadDamaged` or `DiskFull`.
     """
     import httpx2
     from huggingface_hub import snapshot_download
@@ -39,18 +60,87 @@ def download(
     }
     try:
         files = snapshot_download(repo, dry_run=True, **options)
-        needed = sum(file.file_size or 0 for file in files if file.will_download)
-        _check_disk(cache_dir, needed)
-        return Path(snapshot_download(repo, tqdm_class=_reporting_bar(report, needed), **options))
-    except DryRunError:
-        return _cached(repo, options)
-    except LocalEntryNotFoundError:
-        raise HubUnavailable(repo, "the Hub cannot be reached") from None
+        if not files:
+            raise HubUnavailable(repo, f"it has no {' or '.join(allow)}")
+        wanted = [file for file in files if file.will_download]
+        total = sum(file.file_size or 0 for file in wanted)
+        done = _fetch_large(repo, wanted, total, report, cache_dir)
+        bar = _reporting_bar(lambda more: report(min(total, done + more), total))
+        folder = Path(snapshot_download(repo, tqdm_class=bar, **options))
+        report(total, total)
+        return folder
+    except (DryRunError, LocalEntryNotFoundError) as error:
+        return _cached(repo, options, error)
     except HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", None)
-        raise HubUnavailable(repo, f"the Hub answered {status}" if status else "the Hub gave no answer") from None
+        raise _worded(repo, error) from None
+    except DownloadDamaged as error:
+        raise DownloadDamaged(repo, error.file) from None
     except (httpx2.HTTPError, ConnectionError, TimeoutError):
-        raise HubUnavailable(repo, "the connection broke off") from None
+        raise HubUnavailable(repo, "the connection broke off; what came is kept") from None
+
+
+def check_access(repo: str) -> None:
+    """Returns where `repo` may be downloaded. Raises an `AccessNeeded`, or `HubUnavailable`."""
+    import httpx2
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().auth_check(repo)
+    except HfHubHTTPError as error:
+        raise _worded(repo, error) from None
+    except (httpx2.HTTPError, ConnectionError, TimeoutError):
+        raise HubUnavailable(repo, "the Hub cannot be reached") from None
+
+
+def _worded(repo: str, error: Any) -> LlamaDemoError:
+    """The Hub's refusal as one of ours. Why a gated repository is closed stands only in the words of its answer: what
+    is not recognised stays general."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    status = getattr(error.response, "status_code", None)
+    said, link = str(error.server_message or "").lower(), f"https://huggingface.co/{repo}"
+    if status == 401 and ("invalid credentials" in said or "expired" in said):
+        return TokenInvalid(repo, link)
+    if "fine-grained token" in said:
+        return TokenLacksScope(repo, link)
+    if isinstance(error, GatedRepoError):
+        if status == 401:
+            return NoToken(repo, link)
+        kinds = {words: kind for words, kind in _REFUSALS.items() if words in said}
+        return next(iter(kinds.values()), AccessNeeded)(repo, link)
+    if isinstance(error, RepositoryNotFoundError):
+        return HubUnavailable(repo, "there is no such repository, or it is private")
+    return HubUnavailable(repo, f"the Hub answered {status}" if status else "the Hub gave no answer")
+
+
+def _fetch_large(
+    repo: str, files: Sequence[Any], total: int, report: Callable[[int, int], None], cache_dir: Path | None
+) -> int:
+    """Fetches the large files, after a look at the disk; returns how many bytes of `total` are here then."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.file_download import repo_folder_name
+
+    root = Path(cache_dir or constants.HF_HUB_CACHE)
+    blobs = root / repo_folder_name(repo_id=repo, repo_type="model") / "blobs"
+    large = []
+    for file in files:
+        if (file.file_size or 0) >= LARGE_BYTES:
+            url = hf_hub_url(repo, file.filename, revision=file.commit_hash)
+            facts = get_hf_file_metadata(url, timeout=ETAG_TIMEOUT_SECONDS)
+            if facts.etag and facts.size:
+                large.append((url, RemoteFile(facts.etag, facts.size, facts.location)))
+    here = sum(part.stat().st_size for _, known in large if (part := part_of(blobs, known.etag)).is_file())
+    _check_disk(root, total - here)
+    done = 0
+    for url, known in large:
+        fetch(url, known, blobs, partial(_report_from, report, done, total))
+        done += known.size
+    return done
+
+
+def _report_from(report: Callable[[int, int], None], begun: int, total: int, now: int) -> None:
+    report(begun + now, total)
 
 
 def cached(repo: str, allow: Sequence[str], revision: str = "", *, cache_dir: Path | None = None) -> Path | None:
@@ -83,27 +173,31 @@ def _has_all_shards(folder: Path) -> bool:
     return True
 
 
-def _cached(repo: str, options: dict[str, Any]) -> Path:
+def _cached(repo: str, options: dict[str, Any], error: BaseException) -> Path:
+    """What is here already, where the Hub gave nothing; else why it did not, which `error` may have as its cause."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(repo, local_files_only=True, **options))
     except LocalEntryNotFoundError:
-        raise HubUnavailable(repo, "the Hub cannot be reached") from None
+        pass
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, HfHubHTTPError):
+            raise _worded(repo, cause) from None
+        cause = cause.__cause__ or cause.__context__
+    raise HubUnavailable(repo, "the Hub cannot be reached") from None
 
 
-def _check_disk(cache_dir: Path | None, needed_bytes: int) -> None:
-    from huggingface_hub import constants
-
-    folder = Path(cache_dir or constants.HF_HUB_CACHE)
+def _check_disk(folder: Path, needed_bytes: int) -> None:
     existing = next((path for path in (folder, *folder.parents) if path.exists()), Path("."))
     free = shutil.disk_usage(existing).free
     if needed_bytes > free:
         raise DiskFull(str(folder), needed_bytes, free)
 
 
-def _reporting_bar(report: Callable[[int, int], None], total_bytes: int) -> type[Any]:
+def _reporting_bar(report: Callable[[int], None]) -> type[Any]:
     """A tqdm class for `snapshot_download`, which counts what reached the disk in the bar it calls Reconstructing."""
     from huggingface_hub.utils.tqdm import tqdm
 
@@ -115,7 +209,7 @@ def _reporting_bar(report: Callable[[int, int], None], total_bytes: int) -> type
         def update(self, n: float | None = 1) -> bool | None:
             shown: bool | None = super().update(n)
             if self._counts_bytes:
-                report(int(self.n), max(total_bytes, int(self.n)))
+                report(int(self.n))
             return shown
 
     return ReportingBar

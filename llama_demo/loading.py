@@ -21,7 +21,7 @@ from llama_demo.checkpoints.gguf_write import Quantization
 from llama_demo.checkpoints.whole import remove_abandoned
 from llama_demo.devices import CPU
 from llama_demo.engines import Engine
-from llama_demo.entry_files import CONVERTED_TO, is_converted, read_config, read_shape, wanted_files
+from llama_demo.entry_files import CONVERTED_TO, find_packaged, is_converted, read_config, read_shape, wanted_files
 from llama_demo.errors import (
     BadCheckpoint,
     CacheNotWritable,
@@ -304,14 +304,6 @@ class Loader:
         if entry.format == "hf" and entry.path is not None:
             return int(read_config(files.weights).get("max_position_embeddings") or self._settings.context_tokens)
         return gguf.read_header(files.weights).context_length
-
-
-def find_packaged(package: str) -> Path | None:
-    """The GGUF file that an installed package carries, without importing the package."""
-    found = util.find_spec(package) if package else None
-    if found is None or found.origin is None:
-        return None
-    return next(iter(sorted(Path(found.origin).parent.rglob("*.gguf"))), None)
 
 
 def _timed(report: Report) -> Report:

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO, get_args
 
+from llama_demo.catalog import read_catalog
 from llama_demo.errors import InvalidSetting
 from llama_demo.messages import Messages, size
+from llama_demo.settings import Settings
 
 _AGAIN_SECONDS = 0.1
 _STEPS = 10
@@ -41,6 +43,21 @@ def run_convert(parsed: argparse.Namespace, words: Messages, say: Callable[[str]
         convert(parsed.source, parsed.target, to=to, dtype=dtype, quantization=quantization, report=line.report)
     written = [parsed.target] if parsed.target.is_file() else list(parsed.target.iterdir())
     say(words("cli.converted", path=parsed.target, size=size(sum(file.stat().st_size for file in written))))
+    return 0
+
+
+def run_download(parsed: argparse.Namespace, settings: Settings, words: Messages, say: Callable[[str], None]) -> int:
+    """Raises `UnknownModel`, an `AccessNeeded`, `HubUnavailable`, `DownloadDamaged`, `DiskFull`."""
+    from llama_demo import hub
+    from llama_demo.entry_files import find_packaged, wanted_files
+
+    catalog, _ = read_catalog("", Path(settings.catalog) if settings.catalog else None)
+    entry = catalog.find(parsed.name)
+    path = entry.path or find_packaged(entry.package)
+    if path is None:
+        with ProgressLine(words) as line:
+            path = hub.download(entry.repo, wanted_files(entry), line.report, revision=entry.revision)
+    say(words("cli.downloaded", name=entry.name, path=path))
     return 0
 
 

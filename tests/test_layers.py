@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("entry_files",),
     ("placement_plan",),
     ("placement", "hub", "checkpoints"),
+    ("hub_fetch",),
     ("prompts", "detokenize"),
     ("catalog", "tokenizer", "batch"),
     ("catalog_file",),
@@ -36,6 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tables",),
     ("limits", "settings", "devices", "observe", "table_lines"),
     ("values", "messages"),
+    ("hub_errors",),
     ("errors",),
 )
 """From the top down. A module imports from the lines below its own, and never from a neighbour on its line."""

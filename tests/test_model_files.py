@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from llama_demo.messages import messages
 from llama_demo.model_files import ProgressLine
 from tests.checkpoints import meta_model
 from tests.checkpoints.meta_model import Shape
+from tests.hub_server import Behaviour, Refusal, serving
 
 
 @pytest.fixture
@@ -103,6 +105,36 @@ def test_a_killed_conversion_leaves_no_model_and_the_next_one_clears_up(meta_fol
     assert cli.main(["convert", str(meta_folder), str(target), "--to", "hf"]) == 0
     assert list(target.parent.iterdir()) == [target]
     assert (target / "config.json").is_file()
+
+
+def test_download_brings_a_model_of_the_catalog_and_says_where_it_is(tmp_path: Path, tiny_folder: Path) -> None:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
+    command = [sys.executable, "-m", "llama_demo", "download"]
+
+    def run(name: str, endpoint: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, name],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment | {"HF_ENDPOINT": endpoint},
+            cwd=Path(cli.__file__).parent.parent,
+        )
+
+    repo = "TinyLlama/TinyLlama-1.1B-Chat-v1.0"
+    message = "Your request to access model meta-llama/Llama-2-7b-hf is awaiting a review from the repo authors."
+    acts = Behaviour(refusals={"meta-llama/Llama-2-7b-hf": Refusal(403, "GatedRepo", message)})
+    with serving(repo, tiny_folder, acts) as endpoint:
+        done = run("tinyllama-1.1b-chat", endpoint)
+        folder = Path(done.stdout.strip().removeprefix("tinyllama-1.1b-chat is at ").removesuffix("."))
+        assert (done.returncode, (folder / "model.safetensors").is_file()) == (0, True)
+        assert (folder / "tokenizer.json").read_bytes() == (tiny_folder / "tokenizer.json").read_bytes()
+        none = run("llama-2-7b", endpoint)
+        refused, unknown = run("llama-2-7b-hf", endpoint), run("tinylama", endpoint)
+    assert "it has no params.json" in none.stderr
+    assert (refused.returncode, unknown.returncode) == (1, 2)
+    assert "waits to be granted" in refused.stderr.splitlines()[-1]
+    assert "tinyllama-1.1b-chat" in unknown.stderr
 
 
 class Terminal(io.StringIO):

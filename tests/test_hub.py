@@ -1,0 +1,198 @@
+"""Downloads from a stand-in Hub by real `huggingface_hub` calls: cut off, killed, damaged, refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_demo import hub
+from tests.hub_server import Behaviour, Refusal, serving
+
+REPO = "somebody/Llama"
+LINK = "https://huggingface.co/"
+
+PROGRAM = """
+import json, sys
+from huggingface_hub import constants
+constants.DOWNLOAD_CHUNK_SIZE = 50_000
+from llama_demo import hub
+from llama_demo.errors import LlamaDemoError
+
+def download(repo):
+    told = []
+    folder = hub.download(repo, ["*"], lambda done, total: told.append((done, total)))
+    return {"folder": str(folder), "told": told}
+
+if sys.argv[1] == "full":
+    import shutil
+    usage = shutil.disk_usage("/")
+    shutil.disk_usage = lambda path: usage._replace(free=1_000_000)
+
+for repo in sys.argv[2:]:
+    try:
+        answer = download(repo) if sys.argv[1] != "check" else hub.check_access(repo)
+        print(json.dumps(answer))
+    except LlamaDemoError as error:
+        print(json.dumps({"error": type(error).__name__, **error.data()}))
+"""
+
+
+def start(endpoint: str, home: Path, what: str, *repos: str, token: str = "") -> subprocess.Popen[str]:
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": endpoint,
+        "HF_HUB_OFFLINE": "0",
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_TOKEN": token,
+        "PYTHONPATH": str(Path(hub.__file__).parent.parent),
+    }
+    command = [sys.executable, "-c", PROGRAM, what, *repos]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def run(endpoint: str, home: Path, what: str, *repos: str, token: str = "") -> list[Any]:
+    with start(endpoint, home, what, *repos, token=token) as process:
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err[-2000:]
+    return [json.loads(line) for line in out.splitlines()]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "repository"
+    made.mkdir()
+    (made / "model.safetensors").write_bytes(random.Random(1).randbytes(3_000_000))
+    (made / "config.json").write_text("{}")
+    return made
+
+
+def same(answer: dict[str, Any], folder: Path) -> bool:
+    got = Path(answer["folder"])
+    return all((got / file.name).read_bytes() == file.read_bytes() for file in folder.iterdir())
+
+
+def left(home: Path) -> list[Path]:
+    return [path for path in home.rglob("*") if path.name.endswith(("part", "incomplete"))]
+
+
+def test_a_download_cut_off_at_a_random_byte_goes_on_from_there(folder: Path, tmp_path: Path) -> None:
+    acts = Behaviour(cuts=[random.Random(5).randrange(100_000, 2_900_000), 70_000])
+    with serving(REPO, folder, acts) as endpoint:
+        (answer,) = run(endpoint, tmp_path / "home", "download", REPO)
+    assert same(answer, folder)
+    starts = [int(asked.removeprefix("bytes=").split("-")[0]) for asked in acts.ranges]
+    assert len(starts) == 2
+    assert 0 < starts[0] < starts[1] < 3_000_000
+    told = [done for done, _ in answer["told"]]
+    assert told == sorted(told)
+    assert answer["told"][-1] == [3_000_002, 3_000_002]
+    assert not left(tmp_path / "home")
+
+
+def test_a_killed_download_goes_on_from_there_in_the_next_process(folder: Path, tmp_path: Path) -> None:
+    acts = Behaviour(held=threading.Event())
+    with serving(REPO, folder, acts) as endpoint:
+        with start(endpoint, tmp_path / "home", "download", REPO) as process:
+            deadline = time.monotonic() + 60
+            while not any(part.stat().st_size > 1_000_000 for part in left(tmp_path / "home")):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            process.kill()
+        assert acts.held is not None
+        acts.held.set()
+        (answer,) = run(endpoint, tmp_path / "home", "download", REPO)
+    assert same(answer, folder)
+    assert int(acts.ranges[-1].removeprefix("bytes=").split("-")[0]) > 1_000_000
+    assert not left(tmp_path / "home")
+
+
+def test_a_file_that_arrives_damaged_is_refused_and_thrown_away(folder: Path, tmp_path: Path) -> None:
+    acts = Behaviour(damage=True)
+    with serving(REPO, folder, acts) as endpoint:
+        (answer,) = run(endpoint, tmp_path / "home", "download", REPO)
+        assert (answer["error"], answer["repo"], answer["file"]) == ("DownloadDamaged", REPO, "model.safetensors")
+        assert not left(tmp_path / "home")
+        acts.damage = False
+        (answer,) = run(endpoint, tmp_path / "home", "download", REPO)
+    assert same(answer, folder)
+
+
+def test_a_full_disk_is_said_before_anything_large_is_fetched(folder: Path, tmp_path: Path) -> None:
+    with serving(REPO, folder) as endpoint:
+        (answer,) = run(endpoint, tmp_path / "home", "full", REPO)
+    assert (answer["error"], answer["needed_bytes"], answer["free_bytes"]) == ("DiskFull", 3_000_002, 1_000_000)
+    assert not left(tmp_path / "home")
+
+
+def test_what_is_here_is_used_without_the_network(folder: Path, tmp_path: Path) -> None:
+    with serving(REPO, folder) as endpoint:
+        (first,) = run(endpoint, tmp_path / "home", "download", REPO)
+    (again,) = run(endpoint, tmp_path / "home", "download", REPO)
+    assert again["folder"] == first["folder"]
+    (other,) = run(endpoint, tmp_path / "home", "download", "somebody/Else")
+    assert other["error"] == "HubUnavailable"
+
+
+RESTRICTED = "Access to model {} is restricted"
+STATES = {
+    "a/no-token": (
+        Refusal(401, "GatedRepo", f"{RESTRICTED}. You must have access to it and be authenticated to access it."),
+        "NoToken",
+    ),
+    "a/not-asked": (
+        Refusal(403, "GatedRepo", f"{RESTRICTED} and you are not in the authorized list. Visit {LINK}a to ask."),
+        "AccessNotRequested",
+    ),
+    "a/reset": (
+        Refusal(403, "GatedRepo", "Your request to access model {} has been reset by the repo's authors."),
+        "AccessNotRequested",
+    ),
+    "a/pending": (
+        Refusal(403, "GatedRepo", "Your request to access model {} is awaiting a review from the repo authors."),
+        "AccessPending",
+    ),
+    "a/rejected": (
+        Refusal(403, "GatedRepo", "Your request to access model {} has been rejected by the repo's authors."),
+        "AccessRejected",
+    ),
+    "a/other": (Refusal(403, "GatedRepo", "Something that the Hub never said before."), "AccessNeeded"),
+    "a/invalid": (Refusal(401, "", "Invalid credentials in Authorization header"), "TokenInvalid"),
+    "a/expired": (Refusal(401, "", 'User Access Token "mine" is expired'), "TokenInvalid"),
+    "a/scope": (
+        Refusal(403, "", "Please enable access to public gated repositories in your fine-grained token settings"),
+        "TokenLacksScope",
+    ),
+    "a/down": (Refusal(503, "", "Service Unavailable"), "HubUnavailable"),
+    "a/missing": (Refusal(404, "RepoNotFound", "Repository not found"), "HubUnavailable"),
+}
+
+
+@pytest.mark.parametrize("what", ["check", "download"])
+def test_each_state_of_access_gives_its_own_error(what: str, folder: Path, tmp_path: Path) -> None:
+    refusals = {
+        name: Refusal(refusal.status, refusal.code, refusal.message.format(name))
+        for name, (refusal, _) in STATES.items()
+    }
+    # A download asks a Hub that is down again and again, for half a minute.
+    states = [name for name in STATES if (what, name) != ("download", "a/down")]
+    secret = "hf_" + "x" * 34
+    with serving(REPO, folder, Behaviour(refusals=refusals)) as endpoint:
+        answers = run(endpoint, tmp_path / "home", what, *states, token=secret)
+        assert run(endpoint, tmp_path / "home", "check", REPO) == [None]
+    assert {repo: answer["error"] for repo, answer in zip(states, answers, strict=True)} == {
+        repo: STATES[repo][1] for repo in states
+    }
+    for repo, answer in zip(states, answers, strict=True):
+        assert answer["repo"] == repo
+        assert answer.get("link", LINK + repo) == LINK + repo
+        assert secret not in json.dumps(answer)
