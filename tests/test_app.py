@@ -122,6 +122,22 @@ def test_models_lists_the_embedded_model_as_ready_once_it_has_answered(client: C
     assert model["bytes"] > 145_000_000
 
 
+def test_generate_continues_a_text_and_score_knows_how_likely_it_was(client: Client) -> None:
+    prompt = "The capital of South Korea is"
+    texts = client.predict(prompt, temperature=0, max_new_tokens=8, n=2, api_name="/generate")
+    assert texts[0] == texts[1]
+    assert texts[0].startswith(" ")
+    assert "Seoul" in texts[0]
+    tokens = client.predict(prompt + texts[0], top_k=2, api_name="/score")
+    assert "".join(token["token"] for token in tokens) == prompt + texts[0]
+    assert tokens[0]["logprob"] is None
+    written = tokens[-len(client.predict(texts[0], api_name="/score")) :]
+    assert written[0]["top"][0]["id"] == written[0]["id"]
+    for token in written:  # the fast profile may take the second where two are all but equal
+        assert token["id"] in [other["id"] for other in token["top"]]
+    assert client.predict(prompt + texts[0], top_k=2, api_name="/score") == tokens
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
