@@ -21,6 +21,7 @@ HUB_FILES = (
     "*.safetensors.index.json",
     "tokenizer*",
     "added_tokens.json",
+    "special_tokens_map.json",
     "chat_template.jinja",
 )
 CONVERTED_TO: tuple[Quantization, ...] = ("q8_0", "q4_0")

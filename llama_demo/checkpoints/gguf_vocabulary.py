@@ -82,9 +82,13 @@ def _sentencepiece_fields(folder: Path, vocab_size: int) -> dict[str, Value]:
     if proto.normalizer_spec.precompiled_charsmap or proto.normalizer_spec.remove_extra_whitespaces:
         raise BadCheckpoint(str(folder / "tokenizer.model"), "it normalizes texts, which has no name in GGUF")
     count = model.get_piece_size()
-    tokens = _padded({number: model.id_to_piece(number) for number in range(count)}, folder, vocab_size)
+    pieces = {number: model.id_to_piece(number) for number in range(count)}
+    added = _added_tokens(folder, pieces)
+    tokens = _padded({**pieces, **{number: text for number, (text, _) in added.items()}}, folder, vocab_size)
     # SentencePiece and GGUF number the kinds of pieces alike.
     kinds = [int(piece.type) for piece in proto.pieces] + [UNUSED] * (vocab_size - count)
+    for number, (_, special) in added.items():
+        kinds[number] = CONTROL if special else USER_DEFINED
     named = {"bos_token": model.bos_id(), "eos_token": model.eos_id(), "unk_token": model.unk_id()}
     return {
         "tokenizer.ggml.model": "llama",
@@ -96,6 +100,28 @@ def _sentencepiece_fields(folder: Path, vocab_size: int) -> dict[str, Value]:
         **{_NAMED[name]: number for name, number in named.items() if number >= 0},
         **_config_fields(folder, {token: number for number, token in enumerate(tokens)}),
     }
+
+
+def _added_tokens(folder: Path, pieces: Mapping[int, str]) -> dict[int, tuple[str, bool]]:
+    """Tokens that were added after the SentencePiece model was made, by number, and whether each is special."""
+    path = folder / "added_tokens.json"
+    listed = _json(path) if path.is_file() else {}
+    config, special = _config(folder), set[str]()
+    named = _json(folder / "special_tokens_map.json") if (folder / "special_tokens_map.json").is_file() else {}
+    for names in (config, named):
+        for name, value in names.items():
+            if name.endswith("_token") or name == "additional_special_tokens":
+                special |= {_text(each) for each in (value if isinstance(value, list) else [value])}
+    added = {number: (text, text in special) for text, number in listed.items()}
+    for number, token in (config.get("added_tokens_decoder") or {}).items():
+        if str(number).isdigit() and isinstance(token, Mapping):
+            added[int(number)] = (_text(token), bool(token.get("special")))
+    for number, (text, _) in added.items():
+        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+            raise BadCheckpoint(str(path), f"its token {text[:40]} has no number")
+        if pieces.get(number, text) != text:
+            raise BadCheckpoint(str(path), f"its token {text[:40]} takes the number of {pieces[number]}")
+    return {number: token for number, token in added.items() if number not in pieces}
 
 
 def _padded(by_number: Mapping[int, str], folder: Path, vocab_size: int) -> list[str]:
