@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from llama_demo.checkpoints.llama import Checkpoint
 from llama_demo.classify import head as heads
 from llama_demo.classify import training, zero_shot
 from llama_demo.classify.examples import Examples, examples_from
+from llama_demo.classify.export import export
 from llama_demo.classify.features import Features
 from llama_demo.classify.head import Backbone, Head
 from llama_demo.classify.report import report
@@ -24,10 +26,11 @@ from llama_demo.classify.results import ClassifyUpdate, Trained, TrainUpdate, Ve
 from llama_demo.classify.store import Heads
 from llama_demo.classify.wrapping import Wrapping, texts_from
 from llama_demo.classify.zero_shot import PROMPTS, ZeroShot
-from llama_demo.errors import InvalidParameter, UnknownModel, Unsupported, WrongBackbone
+from llama_demo.errors import InvalidParameter, TargetExists, UnknownModel, Unsupported, WrongBackbone
 from llama_demo.leasing import Done, Leasing, Stopper
 from llama_demo.limits import Limits
-from llama_demo.loading import LoadedModel
+from llama_demo.loading import LoadedModel, Report
+from llama_demo.messages import Messages
 from llama_demo.values import LoadProgress, Waiting
 
 if TYPE_CHECKING:
@@ -43,9 +46,18 @@ Told = Callable[[int, int], bool]
 
 class Classification:
     """`reads_with` gives the name under which a model that can score and embed is leased, and raises `UnknownModel`;
-    `folder` keeps trained heads."""
+    `checkpoint` gives the files that a model is read from; `folder` keeps trained heads."""
 
-    def __init__(self, leasing: Leasing, limits: Limits, *, reads_with: Callable[[str], str], folder: Path) -> None:
+    def __init__(
+        self,
+        leasing: Leasing,
+        limits: Limits,
+        *,
+        reads_with: Callable[[str], str],
+        checkpoint: Callable[[str, Report], Checkpoint],
+        folder: Path,
+    ) -> None:
+        self._checkpoint = checkpoint
         self._leasing = leasing
         self._limits = limits
         self._reads_with = reads_with
@@ -122,6 +134,19 @@ class Classification:
             async with aclosing(self._run(model, work, stopper)) as updates:
                 async for update in updates:
                     yield update
+
+    def export(self, classifier: str, target: Path, words: Messages, report: Report = lambda _: None) -> None:
+        """Writes the head with its backbone as a folder that plain transformers loads. Blocks.
+
+        Raises `UnknownClassifier`, `WrongBackbone`, `DiskFull`, `TargetExists`, and as loading the model does.
+        """
+        head = self.heads.find(classifier)
+        name = self._home(head, "")
+        backbone = self._checkpoint(name, report)
+        try:
+            export(head, backbone, target, words)
+        except FileExistsError:
+            raise TargetExists(str(target)) from None
 
     async def _run(
         self, model: str, work: Callable[[LoadedModel, _Progress], T | None], stopper: Stopper | None

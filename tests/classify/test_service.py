@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from llama_demo.catalog import EMBEDDED
+from llama_demo.checkpoints.llama import read_folder
 from llama_demo.classify import head as heads
 from llama_demo.classify.labels import labels_from
 from llama_demo.classify.results import Trained, Verdicts, Working
@@ -23,6 +24,7 @@ from llama_demo.errors import (
     BadExamples,
     InvalidParameter,
     NameTaken,
+    TargetExists,
     UnknownClassifier,
     UnknownModel,
     UntrainedHead,
@@ -31,6 +33,7 @@ from llama_demo.errors import (
 from llama_demo.leasing import Leasing, Stopper
 from llama_demo.limits import Admission, Limits
 from llama_demo.loading import LoadedModel
+from llama_demo.messages import messages
 from llama_demo.registry import Plan, Registry
 from tests import tiny
 from tests.scripted import loaded
@@ -62,6 +65,7 @@ class World:
             Leasing(self.registry, Admission(4, 4)),
             Limits(10_000, 100, tiny.CONTEXT_TOKENS),
             reads_with=self.reads_with,
+            checkpoint=lambda _, __: read_folder(model),
             folder=folder,
         )
 
@@ -217,6 +221,25 @@ def test_a_head_is_refused_on_another_backbone(
             everything(other.service.classify(["x"], "theirs"))
     finally:
         other.registry.close()
+
+
+def test_an_exported_head_gives_the_same_scores_in_plain_transformers(
+    world: World, trained: Trained, tmp_path: Path
+) -> None:
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    world.service.export("mine", tmp_path / "exported", messages())
+    with pytest.raises(TargetExists):
+        world.service.export("mine", tmp_path / "exported", messages())
+    tokenizer = AutoTokenizer.from_pretrained(str(tmp_path / "exported"))
+    model = AutoModelForSequenceClassification.from_pretrained(str(tmp_path / "exported")).eval()
+    texts = ["tide and boats", "school", "bread and a net, and more than that"]
+    batch = tokenizer([trained.prompt.replace("{text}", text) for text in texts], return_tensors="pt", padding=True)
+    with torch.no_grad():
+        shares = model(**batch).logits.softmax(-1).numpy()
+    verdicts = last(world.service.classify(texts, "mine")).verdicts
+    assert np.abs(shares - [[each.scores["land"], each.scores["sea"]] for each in verdicts]).max() <= 1e-4
 
 
 def test_a_head_can_be_taken_away_and_brought_back_under_another_name(world: World, trained: Trained) -> None:
