@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import psutil
 
 CPU = "CPU"
 _CGROUP = Path("/sys/fs/cgroup")
+_DRIVER_SECONDS = 10.0
+_MIB = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,20 @@ def read_cpu(cgroup: Path = _CGROUP) -> Device:
         reclaimable = _read_field(cgroup / "memory.stat", "inactive_file")
         total, free = limit, min(free, max(0, limit - used + reclaimable))
     return Device(CPU, total, free)
+
+
+def read_gpus() -> tuple[Device, ...]:
+    """The NVIDIA GPUs that the driver lists, named as torch names them; none where there is no driver."""
+    found = shutil.which("nvidia-smi")
+    if found is None:
+        return ()
+    query = [found, "--query-gpu=memory.total,memory.free", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=_DRIVER_SECONDS, check=True)
+        rows = [[int(number) * _MIB for number in line.split(",")] for line in done.stdout.splitlines()]
+        return tuple(Device(f"cuda:{number}", total, free) for number, (total, free) in enumerate(rows))
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return ()
 
 
 def _read_number(path: Path) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from importlib import util
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from llama_demo.catalog import Entry
 from llama_demo.checkpoints import gguf
 from llama_demo.checkpoints.gguf_write import Quantization
 from llama_demo.checkpoints.meta_params import read_params
+from llama_demo.checkpoints.safetensors_read import read_tensors
 from llama_demo.errors import BadCheckpoint
 from llama_demo.placement import BYTES_EACH, Shape
 
@@ -31,6 +33,12 @@ _EMBEDDED_SHAPE = Shape(weight_bytes=145_000_000, layers=30, kv_heads=3, head_si
 def is_converted(entry: Entry) -> bool:
     """Whether the CPU's engine is given a file written here from a whole checkpoint."""
     return entry.format == "meta" or (entry.format == "hf" and entry.path is None)
+
+
+def runs_in_transformers(entry: Entry, device: str) -> bool:
+    """Whether transformers runs it from safetensors, on `device`, and not OpenVINO from a GGUF file."""
+    on_gpu = device != "cpu" and entry.format in ("hf", "meta")
+    return on_gpu or (entry.format == "hf" and entry.path is not None)
 
 
 def wanted_files(entry: Entry) -> tuple[str, ...]:
@@ -60,7 +68,7 @@ def read_shape(entry: Entry, to: Quantization) -> Shape:
     config = read_config(entry.path)
     heads = int(config["num_attention_heads"])
     return Shape(
-        weight_bytes=sum(file.stat().st_size for file in entry.path.glob("*.safetensors")),
+        weight_bytes=_weight_bytes(entry.path, to),
         layers=int(config["num_hidden_layers"]),
         kv_heads=int(config.get("num_key_value_heads") or heads),
         head_size=int(config.get("head_dim") or config["hidden_size"] // heads),
@@ -80,6 +88,13 @@ def read_config(folder: Path) -> dict[str, int]:
     if missing:
         raise BadCheckpoint(str(path), f"it lacks {', '.join(missing)}")
     return dict(config)
+
+
+def _weight_bytes(folder: Path, to: Quantization) -> int:
+    """As they are stored, or where 16 or 32 bits are asked for, each as so many."""
+    if to not in ("f16", "f32"):
+        return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return int(sum(math.prod(tensor.shape) for tensor in read_tensors(folder).values()) * BYTES_EACH[to])
 
 
 def find_packaged(package: str) -> Path | None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import util
 from pathlib import Path
 
@@ -23,7 +24,15 @@ from llama_demo.checkpoints.llama import Checkpoint, read_folder
 from llama_demo.checkpoints.whole import remove_abandoned
 from llama_demo.devices import CPU
 from llama_demo.engines import Engine
-from llama_demo.entry_files import CONVERTED_TO, find_packaged, is_converted, read_config, read_shape, wanted_files
+from llama_demo.entry_files import (
+    CONVERTED_TO,
+    find_packaged,
+    is_converted,
+    read_config,
+    read_shape,
+    runs_in_transformers,
+    wanted_files,
+)
 from llama_demo.errors import (
     BadCheckpoint,
     CacheNotWritable,
@@ -35,6 +44,7 @@ from llama_demo.errors import (
     Unsupported,
 )
 from llama_demo.placement import Placement, Shape, place
+from llama_demo.placement_plan import GPU_HEAD_ROOM_BYTES
 from llama_demo.settings import Settings
 from llama_demo.tokenizer import Tokenizer
 from llama_demo.values import LoadProgress, Sampling
@@ -79,15 +89,17 @@ class Files:
     tokenizer: Path
 
 
-def analysis_name(entry: Entry) -> str:
+def analysis_name(entry: Entry, settings: Settings) -> str:
     """The name under which `entry`'s scores and features are leased: its own where its engine has them."""
-    return entry.name if entry.format == "hf" and entry.path is not None else entry.name + ANALYSIS
+    return entry.name if runs_in_transformers(entry, settings.device) else entry.name + ANALYSIS
 
 
 class Loader:
-    """Loads entries by name. `budget_bytes` is what models may take on the CPU."""
+    """Loads entries by name. `budget_bytes` is what models may take on the CPU, `gpu_bytes` on `settings.device` where
+    that is a GPU."""
 
-    def __init__(self, settings: Settings, catalog: Catalog, budget_bytes: int) -> None:
+    def __init__(self, settings: Settings, catalog: Catalog, budget_bytes: int, gpu_bytes: int = 0) -> None:
+        self._gpu_bytes = gpu_bytes
         self._settings = settings
         self._catalog = catalog
         self._budget_bytes = budget_bytes
@@ -106,7 +118,7 @@ class Loader:
 
     def default(self) -> str:
         """The name of the best entry that runs here without further steps."""
-        return choose_default(self._catalog.entries, has_gpu=False, is_ready=self._is_ready).name
+        return choose_default(self._catalog.entries, has_gpu=self._gpu_bytes > 0, is_ready=self._is_ready).name
 
     def _is_ready(self, entry: Entry) -> bool:
         try:
@@ -117,11 +129,29 @@ class Loader:
 
     def _chosen(self, entry: Entry) -> tuple[Quantization, Placement]:
         """The type that a checkpoint is converted to: the most exact one that fits. Raises `DoesNotFit`."""
+        if self._on_gpu(entry):
+            return "f16", self._place_on_gpu(entry)
         *others, last = CONVERTED_TO if is_converted(entry) else ("q8_0",)
         for to in others:
             with suppress(DoesNotFit):
                 return to, self._place(entry, to)
         return last, self._place(entry, last)
+
+    def _on_gpu(self, entry: Entry) -> bool:
+        return self._gpu_bytes > 0 and runs_in_transformers(entry, self._settings.device)
+
+    def _place_on_gpu(self, entry: Entry) -> Placement:
+        bytes_each = 4.0 if self._settings.reproducible or self._settings.dtype == "float32" else 2.0
+        return place(
+            entry.name,
+            read_shape(entry, "f32" if bytes_each == 4 else "f16"),
+            device=self._settings.device,
+            budget_bytes=self._gpu_bytes,
+            context_tokens=self._settings.context_tokens,
+            contexts=CACHED_CONTEXTS,
+            bytes_each=bytes_each,
+            head_room_bytes=GPU_HEAD_ROOM_BYTES,
+        )
 
     def _shape(self, entry: Entry, to: Quantization) -> Shape:
         if (entry.name, to) not in self._shapes:
@@ -184,6 +214,8 @@ class Loader:
             return self._from_meta(entry, source, report)
         if source.is_file():
             return self._from_gguf(entry, source, report)
+        if self._on_gpu(entry):
+            return Files(source, self._tokenizer_folder(source))
         to, _ = self._chosen(entry)
         return Files(
             self._converted(
@@ -210,8 +242,13 @@ class Loader:
     def _from_meta(self, entry: Entry, source: Path, report: Report) -> Files:
         from llama_demo.checkpoints.convert import convert
 
-        to, _ = self._chosen(entry)
         folder = self._cache_folder(entry.name, source / "params.json")
+        if self._on_gpu(entry):
+            if not (folder / "hf").is_dir():
+                report(LoadProgress("convert"))
+                convert(source, folder / "hf", to="hf", report=partial(_report_converted, report))
+            return Files(folder / "hf", folder / "hf")
+        to, _ = self._chosen(entry)
 
         def write(target: Path, tell: Callable[[int, int], None]) -> None:
             target.unlink(missing_ok=True)
@@ -276,9 +313,9 @@ class Loader:
     # From files to an engine.
 
     def _start(self, name: str, entry: Entry, files: Files, tokenizer: Tokenizer) -> Engine:
-        context_tokens = min(self._settings.context_tokens, self._model_context(entry, files))
+        context_tokens = min(self._settings.context_tokens, self._model_context(files))
         reproducible = self._settings.reproducible
-        if entry.format == "hf" and entry.path is not None:
+        if runs_in_transformers(entry, self._settings.device):
             if name.endswith(ANALYSIS):
                 raise Unsupported("a second graph", entry.name)
             from llama_demo.engines.transformers import TransformersEngine
@@ -289,6 +326,8 @@ class Loader:
                 eos_ids=tokenizer.eos_ids,
                 context_tokens=context_tokens,
                 cache_bytes=self.plan(name).cache_bytes,
+                device=self._settings.device if self._on_gpu(entry) else "cpu",
+                dtype=self._settings.dtype,
                 reproducible=reproducible,
             )
         if util.find_spec("openvino_genai") is None:
@@ -310,10 +349,14 @@ class Loader:
             reproducible=reproducible,
         )
 
-    def _model_context(self, entry: Entry, files: Files) -> int:
-        if entry.format == "hf" and entry.path is not None:
+    def _model_context(self, files: Files) -> int:
+        if files.weights.is_dir():
             return int(read_config(files.weights).get("max_position_embeddings") or self._settings.context_tokens)
         return gguf.read_header(files.weights).context_length
+
+
+def _report_converted(report: Report, done: int, total: int) -> None:
+    report(LoadProgress("convert", done, total))
 
 
 def _timed(report: Report) -> Report:

@@ -34,10 +34,11 @@ class Placement:
     device: str
     weight_bytes: int
     cache_bytes: int
+    head_room_bytes: int = HEAD_ROOM_BYTES
 
     @property
     def bytes(self) -> int:
-        return self.weight_bytes + self.cache_bytes + HEAD_ROOM_BYTES
+        return self.weight_bytes + self.cache_bytes + self.head_room_bytes
 
 
 def kv_bytes_per_token(shape: Shape, bytes_each: float) -> float:
@@ -46,15 +47,23 @@ def kv_bytes_per_token(shape: Shape, bytes_each: float) -> float:
 
 
 def place(
-    name: str, shape: Shape, *, device: str, budget_bytes: int, context_tokens: int, contexts: int, bytes_each: float
+    name: str,
+    shape: Shape,
+    *,
+    device: str,
+    budget_bytes: int,
+    context_tokens: int,
+    contexts: int,
+    bytes_each: float,
+    head_room_bytes: int = HEAD_ROOM_BYTES,
 ) -> Placement:
     """Room for `contexts` full conversations where the budget has it, for fewer where it has not.
 
     Raises `DoesNotFit` where not even `MINIMUM_CONTEXTS` fit.
     """
     one = int(kv_bytes_per_token(shape, bytes_each) * context_tokens)
-    least = Placement(device, shape.weight_bytes, MINIMUM_CONTEXTS * one)
+    least = Placement(device, shape.weight_bytes, MINIMUM_CONTEXTS * one, head_room_bytes)
     if least.bytes > budget_bytes:
         raise DoesNotFit(name, device, least.bytes, budget_bytes)
-    room = budget_bytes - shape.weight_bytes - HEAD_ROOM_BYTES
-    return Placement(device, shape.weight_bytes, min(contexts * one, room))
+    room = budget_bytes - shape.weight_bytes - head_room_bytes
+    return Placement(device, shape.weight_bytes, min(contexts * one, room), head_room_bytes)

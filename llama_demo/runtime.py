@@ -9,8 +9,8 @@ from pathlib import Path
 
 from llama_demo.catalog import Catalog, Entry, read_catalog
 from llama_demo.classify.service import Classification
-from llama_demo.devices import CPU, read_cpu
-from llama_demo.errors import DoesNotFit, LlamaDemoError
+from llama_demo.devices import CPU, read_cpu, read_gpus
+from llama_demo.errors import DoesNotFit, InvalidSetting, LlamaDemoError
 from llama_demo.generation import Generation
 from llama_demo.leasing import Leasing
 from llama_demo.limits import Admission, Limits
@@ -23,6 +23,8 @@ from llama_demo.values import LoadProgress, ModelState
 
 MEMORY_SHARE = 0.8
 """Of what is free at the start: the page, the tokenizers and the system need the rest."""
+GPU_SHARE = 0.95
+"""Of what a GPU has free at the start."""
 WAIT_SECONDS = 60.0
 """How long a request waits for memory that others hold."""
 
@@ -73,12 +75,14 @@ class Runtime:
         )
         self.limits = Limits(settings.message_characters, settings.max_new_tokens, settings.context_tokens)
         self.budget_bytes = int(settings.memory_gb * 1e9) or int(read_cpu().free_bytes * MEMORY_SHARE)
-        self._loader = Loader(settings, self._everything, self.budget_bytes)
+        gpus = self._gpu_budgets(settings)
+        self._budgets = {CPU: self.budget_bytes, **gpus}
+        self._loader = Loader(settings, self._everything, self.budget_bytes, sum(gpus.values()))
         if not settings.model:
             self.default_model = self._loader.default()
         self.catalog = self._everything.for_visitors(self.default_model)
         self.registry: Registry[LoadedModel] = Registry(
-            budgets={CPU: self.budget_bytes},
+            budgets=self._budgets,
             plan=self._plan,
             load=self._load,
             idle_seconds=settings.idle_minutes * 60 or None,
@@ -123,7 +127,7 @@ class Runtime:
         return [self._summary(entry) for entry in (self._everything if everything else self.catalog).entries]
 
     def memory(self) -> list[DeviceMemory]:
-        return [DeviceMemory(CPU, self.registry.used_bytes(CPU), self.budget_bytes)]
+        return [DeviceMemory(name, self.registry.used_bytes(name), most) for name, most in self._budgets.items()]
 
     def waiting(self) -> int:
         """Requests that wait for their turn."""
@@ -147,7 +151,17 @@ class Runtime:
 
     def _reads_with(self, name: str) -> str:
         """The name under which a model's scores and features are leased. Raises `UnknownModel`."""
-        return analysis_name(self.catalog.find(name))
+        return analysis_name(self.catalog.find(name), self.settings)
+
+    @staticmethod
+    def _gpu_budgets(settings: Settings) -> dict[str, int]:
+        """What models may take of the chosen GPU. Raises `InvalidSetting` where that is not there."""
+        if settings.device == "cpu":
+            return {}
+        gpus = {gpu.name: int(gpu.free_bytes * GPU_SHARE) for gpu in read_gpus()}
+        if settings.device not in gpus:
+            raise InvalidSetting("--device", settings.device, f"one of {', '.join(('cpu', *gpus))} on this machine")
+        return {settings.device: gpus[settings.device]}
 
     def _plan(self, name: str) -> Plan:
         self.catalog.find(name.removesuffix(ANALYSIS))

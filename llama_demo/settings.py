@@ -26,6 +26,8 @@ class Settings:
     share: bool = False
     model: str = ""
     catalog: str = ""
+    device: str = "cpu"
+    dtype: str = "auto"
     reproducible: bool = False
     log_prompts: bool = False
     cache_dir: Path = Path("~/.cache/llama-demo")
@@ -83,12 +85,32 @@ def _number(low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
+def _among(*allowed: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(text)
+        return text
+
+    return parse
+
+
 _DETAILS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "host": ("an address", "the address to listen on; 0.0.0.0 for every network of this machine", str),
     "port": ("a whole number from 1 to 65535", "the port to listen on", _whole(1, 65535)),
     "share": ("on or off", "make a public link that lives for up to a week", _boolean),
     "model": ("a model's name, a folder or a .gguf file", "the model to start with; the embedded one if empty", str),
     "catalog": ("a .toml or .json file", "your own models, and which of all models visitors may choose", str),
+    "device": (
+        "cpu, or cuda:0 and so on",
+        "where models in Hugging Face or Meta's format run; GGUF files run on the CPU",
+        _among("cpu", *(f"cuda:{number}" for number in range(16))),
+    ),
+    "dtype": (
+        "auto, float16, bfloat16 or float32",
+        "the type of such models' weights; auto is the checkpoint's own, bfloat16 has float32's range and fewer digits"
+        " than float16",
+        _among("auto", "float16", "bfloat16", "float32"),
+    ),
     "reproducible": (
         "on or off",
         "exact arithmetic: a seed repeats its text among other visitors too, at about two thirds of the speed",

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import psutil
+import pytest
 
-from llama_demo.devices import read_cpu
+from llama_demo.devices import Device, read_cpu, read_gpus
 
 
 def test_without_a_container_the_machines_memory_counts(tmp_path: Path) -> None:
@@ -25,3 +27,27 @@ def test_a_containers_limit_counts_where_it_is_less(tmp_path: Path) -> None:
 def test_a_container_without_a_limit_is_as_none(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("max\n")
     assert read_cpu(tmp_path).total_bytes == psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize(
+    ("says", "found"),
+    [
+        ("81559, 80000\n24564, 100", [("cuda:0", 81559, 80000), ("cuda:1", 24564, 100)]),
+        ("", []),
+        ("No devices were found", []),
+    ],
+)
+def test_gpus_are_those_that_the_driver_lists(
+    says: str, found: list[tuple[str, int, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{says}\nEND\n" if says else "#!/bin/sh\nexit 9\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/usr/bin{os.pathsep}/bin")
+    mib = 2**20
+    assert read_gpus() == tuple(Device(name, total * mib, free * mib) for name, total, free in found)
+
+
+def test_without_a_driver_there_are_no_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert read_gpus() == ()

@@ -123,6 +123,53 @@ def test_a_checkpoint_is_converted_to_four_bits_where_eight_do_not_fit(
     assert caught.value.needed_bytes > small.plan(name).weight_bytes
 
 
+def on_gpu(cache: Path, model: str, gpu_bytes: int, **options: Any) -> tuple[Loader, str]:
+    """A loader on a machine that has, so it says, one GPU."""
+    settings = Settings(cache_dir=cache, device="cuda:0", **options)
+    catalog, name = read_catalog(model)
+    return Loader(settings, catalog, BUDGET_BYTES, gpu_bytes), name
+
+
+def test_a_gpu_is_planned_for_with_its_own_numbers(tmp_path: Path) -> None:
+    made, _ = on_gpu(tmp_path, "", 24_000_000_000)
+    placement = made.plan("llama-2-7b-chat-hf")
+    assert (placement.device, placement.weight_bytes) == ("cuda:0", 13_476_831_232)
+    assert made.plan("llama-2-7b").device == "cuda:0"
+    assert made.plan(EMBEDDED.name).device == "CPU"
+    with pytest.raises(DoesNotFit) as caught:
+        made.plan("llama-2-13b-hf")
+    assert (caught.value.device, caught.value.free_bytes) == ("cuda:0", 24_000_000_000)
+    exact, _ = on_gpu(tmp_path, "", 80_000_000_000, dtype="float32")
+    assert exact.plan("llama-2-7b-chat-hf").weight_bytes == 2 * 13_476_831_232
+
+
+def test_an_original_checkpoint_goes_to_the_gpu_in_the_type_asked_for(
+    tmp_path: Path, tiny_sentencepiece_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no GPU here: the engine is told the right things, and then runs on the CPU."""
+    from llama_demo.engines import transformers
+
+    told: list[dict[str, Any]] = []
+
+    class OnCPU(transformers.TransformersEngine):
+        def __init__(self, folder: Path, **options: Any) -> None:
+            told.append(options)
+            super().__init__(folder, **{**options, "device": "cpu"})
+
+    monkeypatch.setattr(transformers, "TransformersEngine", OnCPU)
+    meta_model.write(tmp_path / "meta", Shape(), tiny_sentencepiece_folder / "tokenizer.model")
+    made, name = on_gpu(tmp_path / "cache", str(tmp_path / "meta"), 8 * 10**9, dtype="bfloat16", context_tokens=256)
+    for _ in range(2):
+        model = made.load(name, lambda progress: None)
+        try:
+            assert greedy(model, "The harbour")
+            assert model.engine.abilities.score
+        finally:
+            model.close()
+    assert [(options["device"], options["dtype"]) for options in told] == [("cuda:0", "bfloat16")] * 2
+    assert not list((tmp_path / "cache").rglob("*.gguf"))
+
+
 def test_what_a_killed_conversion_left_in_the_cache_goes_at_the_next_start(tmp_path: Path) -> None:
     left = tmp_path / "models" / "a-123" / ".model-q8_0.gguf.abcd1234.partial"
     left.parent.mkdir(parents=True)

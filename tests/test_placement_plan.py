@@ -81,6 +81,17 @@ def test_a_split_keeps_room_for_cache_and_head_room_beside_the_weights() -> None
     assert sum(share.cache_bytes for share in best.shares) == pytest.approx(1.25 * 1024**3, rel=1e-6)
 
 
+def test_a_head_that_has_no_room_beside_the_last_layer_is_no_plan() -> None:
+    model = MODELS["7b"]
+    layer = model.layer_bytes(2.0) + model.layer_cache_bytes(4096, 2.0)
+    end = 32000 * 4096 * 2
+    first = GPU_HEAD_ROOM_BYTES + end + 31 * layer + 10
+    for second, fits in ((end - 1000, False), (end + 1000, True)):
+        devices = machine(0, first / GB, (GPU_HEAD_ROOM_BYTES + layer + second) / GB)
+        found = plans(model, devices, context_tokens=4096, visitors=1)
+        assert any(option.way == "split" and option.precision == "16 bits" for option in found) == fits
+
+
 def test_small_models_are_packed_on_the_fullest_gpu_that_holds_them() -> None:
     devices = [Device("cuda:0", 80 * GB, 80 * GB), Device("cuda:1", 80 * GB, 20 * GB), Device("cuda:2", 80 * GB, GB)]
     assert planned("7b", devices).shares[0].device == "cuda:1"

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from llama_demo.catalog import EMBEDDED
 from llama_demo.checkpoints import gguf
-from llama_demo.errors import BadCheckpoint, LoadFailed
+from llama_demo.errors import BadCheckpoint, InvalidSetting, LoadFailed, UnknownModel
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
 from llama_demo.values import ModelState
@@ -61,3 +62,19 @@ def test_an_unknown_model_prepared_disturbs_nothing(runtime: Runtime) -> None:
     runtime.prepare("mine")
     with runtime.registry.lease("mine") as loaded:
         assert loaded.healthy
+
+
+def test_a_gpu_that_is_not_there_is_said_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InvalidSetting) as caught:
+        Runtime(Settings(cache_dir=tmp_path, device="cuda:0"))
+    assert caught.value.expected == "one of cpu on this machine"
+
+
+def test_visitors_get_only_what_the_owner_allows_while_the_owner_sees_everything(runtime: Runtime) -> None:
+    assert [summary.name for summary in runtime.models()] == ["mine", EMBEDDED.name]
+    owners = [summary.name for summary in runtime.models(everything=True)]
+    assert {"mine", EMBEDDED.name, "llama-2-70b"} <= set(owners)
+    for name in ("llama-2-7b", "llama-2-7b/analysis"):
+        with pytest.raises(UnknownModel):
+            runtime.registry.request(name)
