@@ -4,7 +4,6 @@ const { defaults, model } = props.value;
 let { words } = props.value;
 const SILENCE = 3000;
 const store = openConversations();
-const part = (id) => document.getElementById(id);
 const untouched = { model, system_prompt: "", sampling: defaults };
 let conversation = store.read(store.current()) ?? fresh();
 let places = [];
@@ -12,16 +11,8 @@ let busy = null;
 let request = null;
 let toFill = "";
 
-function randomId() {
-  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
 function fresh() {
   return { id: randomId(), updated: Date.now(), title: "", settings: null, turns: [] };
-}
-
-function copyOf(value) {
-  return JSON.parse(JSON.stringify(value));
 }
 
 function lastTurn() {
@@ -103,20 +94,9 @@ function keep() {
   listConversations();
 }
 
-// Gradio mounts its components one by one, this script's among them.
-function whenMounted(id, action) {
-  if (part(id)) action();
-  else setTimeout(() => whenMounted(id, action), 50);
-}
-
 // On a phone this would open the keyboard over the page.
 function focusBox() {
   if (window.matchMedia("(hover: hover)").matches) part("message").querySelector("textarea").focus();
-}
-
-function say(id, text) {
-  const place = part(id);
-  if (place && place.textContent !== text) place.textContent = text;
 }
 
 function fill(text) {
@@ -176,20 +156,6 @@ function open(found) {
   focusBox();
 }
 
-const narrow = window.matchMedia("(max-width: 899px)");
-
-function closeDrawers() {
-  if (narrow.matches) document.body.classList.remove("show-conversations", "show-settings");
-}
-
-function togglePanel(name, other) {
-  const open = document.body.classList.toggle(name);
-  if (open && narrow.matches) document.body.classList.remove(other);
-  for (const id of ["show-conversations", "show-settings"]) {
-    part(id)?.setAttribute("aria-expanded", String(document.body.classList.contains(id)));
-  }
-}
-
 // What the components call; see `chat.py`. Those with an output return its new value.
 window.llamaDemo = {
   request: () => request,
@@ -246,6 +212,16 @@ window.llamaDemo = {
   },
   fresh: () => open(null),
   closeDrawers,
+  // The last reply, with all that led to it, goes to the text tab's token view.
+  tokens() {
+    const end = conversation.turns.findLastIndex((turn) => turn.role === "assistant" && turn.content);
+    if (busy || end < 0) return;
+    const turns = conversation.turns.slice(0, end + 1).map(({ role, content }) => ({ role, content }));
+    const { system_prompt = "" } = conversation.settings ?? {};
+    window.llamaDemoTokens = { turns, system_prompt, model: conversation.turns[end].model };
+    window.dispatchEvent(new CustomEvent("llama-demo:tokens"));
+    part("text-tab-button").click();
+  },
   toggleConversations: () => togglePanel("show-conversations", "show-settings"),
   toggleSettings: () => togglePanel("show-settings", "show-conversations"),
 };
@@ -260,6 +236,8 @@ function speak(value) {
   words = value.words;
   document.documentElement.lang = value.language;
   say("chat-keys", words.keys);
+  say("chat-tokens", words.tokens_action);
+  part("chat-tokens").title = words.tokens_action_help;
   listConversations();
 }
 
@@ -267,7 +245,7 @@ watch("value", () => (props.value?.words ? speak(props.value) : update(props.val
 store.onChange(listConversations);
 
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape") return;
+  if (event.key !== "Escape" || !part("chat")?.checkVisibility()) return;
   if (busy) window.llamaDemo.stop();
   else closeDrawers();
 });
@@ -289,7 +267,7 @@ window.addEventListener("pagehide", () => {
 });
 
 document.addEventListener("pointerdown", (event) => {
-  if (!event.target.closest(".drawer, #chat-tools")) closeDrawers();
+  if (!event.target.closest(".drawer, .tools")) closeDrawers();
 });
 // A phone's keyboard may cover the page without making it smaller: the composer stays above it, and what is not needed
 // for writing makes room.
@@ -304,6 +282,7 @@ fitHeight();
 if (!narrow.matches) togglePanel("show-conversations");
 if (window.matchMedia("(min-width: 1200px)").matches) togglePanel("show-settings");
 speak(props.value);
+part("chat-tokens").addEventListener("click", () => window.llamaDemo.tokens());
 whenMounted("conversation-list", listConversations);
 whenMounted("message", focusBox);
 show();

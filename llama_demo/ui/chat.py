@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from llama_demo.ui.replies import Replies
+from llama_demo.ui.sampling_controls import sampling_controls
 from llama_demo.ui.words import Wording
 from llama_demo.values import Sampling
 
@@ -27,10 +28,11 @@ STATE = """
 <p id="chat-dropped"></p>
 <div id="chat-context">
   <div id="chat-used"><meter id="chat-meter" min="0" max="1" value="0"></meter><span></span></div>
+  <button type="button" id="chat-tokens"></button>
   <span id="chat-keys"></span>
 </div>
 """
-SCRIPTS = ("conversations.js", "chat_view.js", "chat.js")
+SCRIPTS = ("page.js", "conversations.js", "chat_view.js", "chat.js")
 PAGE_WORDS = (
     "untitled",
     "empty_list",
@@ -41,6 +43,8 @@ PAGE_WORDS = (
     "prompt",
     "context_label",
     "keys",
+    "tokens_action",
+    "tokens_action_help",
 )
 """Keys under `chat.` of the few words that the page says without asking the server."""
 _EXAMPLES = ("chat.example_explain", "chat.example_write", "chat.example_ask")
@@ -56,7 +60,7 @@ def build_chat(runtime: Runtime, wording: Wording, model: Any) -> None:
             new = wording.make(gr.Button, {"value": "chat.new"}, elem_id="new-conversation", size="sm")
             gr.HTML("", html_template='<ul id="conversation-list"></ul>', js_on_load=None)
         with gr.Column(elem_id="chat-column", min_width=0):
-            with gr.Row(elem_id="chat-tools"):
+            with gr.Row(elem_id="chat-tools", elem_classes="tools"):
                 left = wording.make(gr.Button, {"value": "chat.conversations"}, elem_id="show-conversations", size="sm")
                 right = wording.make(gr.Button, {"value": "chat.settings"}, elem_id="show-settings", size="sm")
             chatbot = _chatbot(wording)
@@ -66,7 +70,7 @@ def build_chat(runtime: Runtime, wording: Wording, model: Any) -> None:
             with gr.Row(elem_id="chat-more"):
                 more = wording.make(gr.Button, {"value": "chat.continue"}, elem_id="continue", size="sm")
             box, send, stop = _composer(wording)
-        with gr.Column(elem_id="settings-panel", elem_classes="drawer", scale=0, min_width=0):
+        with gr.Column(elem_id="settings-panel", elem_classes="drawer settings", scale=0, min_width=0):
             closers.append(_closer(wording))
             controls, reset = _settings(runtime, wording)
     everything = [model, *controls]
@@ -185,20 +189,6 @@ def _defaults(runtime: Runtime) -> Sampling:
 
 def _settings(runtime: Runtime, wording: Wording) -> tuple[list[Any], Any]:
     """The controls in the order that `chat.js` reads them, and the button that resets them."""
-    default = _defaults(runtime)
-
-    def slider(name: str, low: float, high: float, step: float) -> Any:
-        return wording.make(
-            gr.Slider,
-            {"label": f"chat.{name}", "info": f"chat.{name}_help"},
-            minimum=low,
-            maximum=high,
-            step=step,
-            value=getattr(default, name),
-            buttons=[],
-            elem_id=name.replace("_", "-"),
-        )
-
     system_prompt = wording.make(
         gr.Textbox,
         {"label": "chat.system_prompt", "info": "chat.system_prompt_help", "placeholder": "chat.system_prompt_none"},
@@ -206,19 +196,6 @@ def _settings(runtime: Runtime, wording: Wording) -> tuple[list[Any], Any]:
         max_lines=6,
         elem_id="system-prompt",
     )
-    controls = [
-        system_prompt,
-        slider("temperature", 0, 2, 0.05),
-        slider("top_p", 0.05, 1, 0.05),
-        slider("top_k", 0, 200, 1),
-        slider("repetition_penalty", 1, 2, 0.05),
-        slider("max_new_tokens", 1, runtime.limits.max_new_tokens, 1),
-        wording.make(
-            gr.Number,
-            {"label": "chat.seed", "info": "chat.seed_help", "placeholder": "chat.seed_random"},
-            value=None,
-            precision=0,
-            elem_id="seed",
-        ),
-    ]
+    names = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens")
+    controls = [system_prompt, *sampling_controls(wording, names, _defaults(runtime), runtime.limits.max_new_tokens)]
     return controls, wording.make(gr.Button, {"value": "chat.reset"}, elem_id="reset-settings", size="sm")

@@ -45,7 +45,7 @@ class Replies:
 
     async def reply(self, request: Any) -> AsyncGenerator[View, None]:
         """The views of one reply; the last one has `done`. An error is a view too: one sentence, no traceback."""
-        identity, language = _identity(request)
+        identity, language = read_identity(request)
         words = self._runtime.messages(language)
         stopper = self._stoppers[identity] = Stopper()
         try:
@@ -105,7 +105,7 @@ def read_question(request: Any, default_model: str) -> Question:
     model = request.get("model") or default_model
     if not isinstance(model, str):
         raise InvalidParameter("model", model, "a text")
-    identity, _ = _identity(request)
+    identity, _ = read_identity(request)
     turns = turns_from(request.get("turns"), None, request.get("system_prompt") or "")
     if turns and turns[-1].role == "user" and not turns[-1].content.strip():
         raise EmptyMessage()
@@ -118,7 +118,7 @@ def read_question(request: Any, default_model: str) -> Question:
     )
 
 
-def _identity(request: Any) -> tuple[str, str]:
+def read_identity(request: Any) -> tuple[str, str]:
     """The reply's name, which the page drew at random, and the visitor's language."""
     given = request if isinstance(request, Mapping) else {}
     identity, language = given.get("id"), given.get("language")

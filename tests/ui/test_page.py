@@ -21,6 +21,8 @@ from llama_demo.ui.words import Wording
 from llama_demo.values import LoadProgress, ModelState
 from tests.ui.scripted import scripted
 
+ENDPOINTS = {"chat", "generate", "score", "classify", "train_classifier", "models"}
+
 
 @pytest.fixture(scope="module")
 def page() -> Any:
@@ -29,13 +31,13 @@ def page() -> Any:
 
 def test_only_the_public_endpoints_have_names(page: Any) -> None:
     info = page.get_api_info()
-    assert set(info["named_endpoints"]) == {"/chat", "/models"}
+    assert set(info["named_endpoints"]) == {f"/{name}" for name in ENDPOINTS}
     assert not info["unnamed_endpoints"]
 
 
 def test_every_event_of_the_page_is_private(page: Any) -> None:
     named = [fn for fn in page.fns.values() if fn.api_visibility == "public"]
-    assert {fn.api_name for fn in named} == {"chat", "models"}
+    assert {fn.api_name for fn in named} == ENDPOINTS
 
 
 def test_no_event_waits_in_gradio_s_own_line(page: Any) -> None:

@@ -1,0 +1,246 @@
+"""Turns what the text tab asks into continuations and scores that stream, and those into what the page shows.
+
+It sees plain values and the runtime, never a component, a tokenizer or a model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from llama_demo.errors import InvalidParameter, LlamaDemoError
+from llama_demo.leasing import Stopper
+from llama_demo.messages import Messages
+from llama_demo.observe import LOG
+from llama_demo.ui.replies import View, loading_words, read_identity, waiting_words
+from llama_demo.values import (
+    Completion,
+    CompletionRequest,
+    Continuation,
+    LoadProgress,
+    Sampling,
+    ScoredText,
+    Waiting,
+    turns_from,
+)
+
+if TYPE_CHECKING:
+    from llama_demo.runtime import Runtime
+
+TOP_K = 8
+"""Alternatives that the token view shows of each token."""
+MAX_SIDES = 2
+_SAMPLING = frozenset(field.name for field in fields(Sampling))
+
+
+class Completions:
+    """The text tab's handlers, and the stop switches of what is in progress."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._stoppers: dict[str, Stopper] = {}
+
+    async def answer(self, request: Any) -> AsyncGenerator[View, None]:
+        """The views of one request; the last one has `done`. An error is a view too: one sentence, no traceback."""
+        identity, language = read_identity(request)
+        words = self._runtime.messages(language)
+        stopper = self._stoppers[identity] = Stopper()
+        view = _view(identity)
+        try:
+            given = request if isinstance(request, Mapping) else {}
+            views = (
+                self._score(given, identity, words, stopper)
+                if given.get("kind") == "score"
+                else self._complete(given, identity, words, stopper)
+            )
+            async with aclosing(views):
+                async for view in views:
+                    yield view
+            if not view["done"]:
+                yield {**view, "note": "", "done": True}
+        except Exception as error:
+            if not isinstance(error, LlamaDemoError):
+                LOG.exception("the text tab's request failed")
+            yield {**view, "note": "", "error": words.error(error), "done": True}
+        finally:
+            if self._stoppers.get(identity) is stopper:
+                del self._stoppers[identity]
+            stopper.stop()
+
+    def stop(self, identity: Any) -> None:
+        """Ends the request called `identity`, if it is in progress. Nobody can know another visitor's identity."""
+        if isinstance(identity, str) and (stopper := self._stoppers.get(identity)) is not None:
+            stopper.stop()
+
+    async def _complete(
+        self, request: Mapping[str, Any], identity: str, words: Messages, stopper: Stopper
+    ) -> AsyncGenerator[View, None]:
+        """All sides together, whichever of them moves; one that fails is no reason for the others to end."""
+        asked = [read_side(side, self._runtime.default_model) for side in _sides(request)]
+        sides: list[View] = [_side() for _ in asked]
+        moved = asyncio.Event()
+
+        async def follow(index: int, model: str, wanted: CompletionRequest) -> None:
+            try:
+                updates = self._runtime.generation.complete(wanted, model=model, stopper=stopper)
+                async with aclosing(updates):
+                    async for update in updates:
+                        sides[index] = self._side_view(update, words)
+                        moved.set()
+            except Exception as error:
+                if not isinstance(error, LlamaDemoError):
+                    LOG.exception("a continuation failed")
+                sides[index] = {**sides[index], "error": words.error(error)}
+            sides[index] = {**sides[index], "note": "", "done": True}
+            moved.set()
+
+        tasks = [asyncio.create_task(follow(index, *side)) for index, side in enumerate(asked)]
+        try:
+            while not all(side["done"] for side in sides):
+                await moved.wait()
+                moved.clear()
+                yield _view(identity, sides=list(sides), done=all(side["done"] for side in sides))
+        finally:
+            stopper.stop()
+            for task in tasks:
+                task.cancel()
+
+    async def _score(
+        self, request: Mapping[str, Any], identity: str, words: Messages, stopper: Stopper
+    ) -> AsyncGenerator[View, None]:
+        source = request.get("source")
+        if request.get("turns") is not None:
+            source = turns_from(request["turns"], None, request.get("system_prompt") or "")
+        scores = self._runtime.generation.score(
+            source,  # type: ignore[arg-type]  # anything may have been sent: the generation checks it
+            model=_model(request, self._runtime.default_model),
+            top_k=TOP_K,
+            stopper=stopper,
+        )
+        async with aclosing(scores):
+            async for update in scores:
+                if isinstance(update, ScoredText):
+                    yield _view(identity, scores=json.dumps(score_columns(update)), done=True)
+                else:
+                    yield _view(identity, note=_progress(update, words, "text.scoring"))
+
+    def _side_view(self, update: LoadProgress | Waiting | Completion, words: Messages) -> View:
+        if not isinstance(update, Completion):
+            return _side(note=_progress(update, words, "text.reading"))
+        parts = [_part(one, finished=update.finished) for one in update.continuations]
+        started = any(one.ids for one in update.continuations)
+        return _side(
+            note="" if started else words("text.reading"),
+            parts=parts,
+            model=update.model,
+            title=self._title(update.model),
+            trimmed=words("text.trimmed", count=update.trimmed_tokens) if update.trimmed_tokens else "",
+            stats=stats_words(update, words),
+            prompt=update.prompt,
+            prompt_ids=list(update.prompt_ids) if update.finished else None,
+        )
+
+    def _title(self, name: str) -> str:
+        return next((entry.title for entry in self._runtime.catalog.entries if entry.name == name), name)
+
+
+def read_side(side: Any, default_model: str) -> tuple[str, CompletionRequest]:
+    """The model and the request of one side. Raises `InvalidInput`: whoever writes to the port can send anything."""
+    if not isinstance(side, Mapping):
+        raise InvalidParameter("request", type(side).__name__, "an object")
+    sampling = side.get("sampling")
+    if not isinstance(sampling, Mapping):
+        raise InvalidParameter("sampling", type(sampling).__name__, "an object")
+    for name in sampling:
+        if name not in _SAMPLING:
+            raise InvalidParameter("sampling", name, f"one of {', '.join(sorted(_SAMPLING))}")
+    wanted = CompletionRequest(
+        side.get("prompt"),  # type: ignore[arg-type]  # it is checked where it is made
+        Sampling(**sampling),
+        side.get("stops", ()),
+        side.get("n", 1),
+        as_chat=side.get("as_chat") is True,
+        trim=side.get("trim") is True,
+    )
+    return _model(side, default_model), wanted
+
+
+def _sides(request: Mapping[str, Any]) -> Sequence[Any]:
+    sides = request.get("sides")
+    if not isinstance(sides, list) or not 1 <= len(sides) <= MAX_SIDES:
+        raise InvalidParameter("sides", type(sides).__name__, f"a list of 1 to {MAX_SIDES} requests")
+    return sides
+
+
+def _model(given: Mapping[str, Any], default_model: str) -> str:
+    model = given.get("model") or default_model
+    if not isinstance(model, str):
+        raise InvalidParameter("model", model, "a text")
+    return model
+
+
+def _progress(update: LoadProgress | Waiting, words: Messages, working: str) -> str:
+    if isinstance(update, LoadProgress):
+        return loading_words(update, words)
+    return words(working) if update.place == 0 else waiting_words(update, words)
+
+
+def _view(identity: str, **data: Any) -> View:
+    return {"id": identity, "note": "", "error": "", "done": False, **data}
+
+
+def _side(**data: Any) -> View:
+    return {"note": "", "error": "", "done": False, "parts": [], "stats": "", "trimmed": "", **data}
+
+
+def _part(one: Continuation, *, finished: bool) -> View:
+    probability = math.exp(math.fsum(one.logprobs) / len(one.logprobs)) if one.logprobs else None
+    part = {"text": one.text, "finish": one.finish, "seed": one.seed, "count": len(one.ids), "probability": probability}
+    return {**part, "ids": list(one.ids)} if finished else part
+
+
+def stats_words(made: Completion, words: Messages) -> str:
+    """The line of figures: first token, speed, length, seed, and how it ended where that needs saying."""
+    parts = []
+    tokens = sum(len(one.ids) for one in made.continuations)
+    if made.speed is not None:
+        parts.append(words("chat.first_token", seconds=f"{made.speed.first_token_seconds:.2f}"))
+        if tokens > len(made.continuations):
+            parts.append(words("chat.speed", speed=f"{made.speed.tokens_per_second:.0f}"))
+    parts.append(words("chat.tokens", count=tokens))
+    if made.finished:
+        parts.append(words("text.stats_seed", seed=made.continuations[0].seed))
+        endings = {one.finish for one in made.continuations}
+        if len(endings) == 1 and (ending := endings.pop()) in ("length", "cancelled"):
+            parts.append(words(f"chat.finish_{ending}"))
+        elif made.continuations[0].finish == "stop" and len(made.continuations) == 1:
+            parts.append(words("text.finish_stop"))
+    return " · ".join(parts)
+
+
+def score_columns(scored: ScoredText) -> dict[str, Any]:
+    """A scored text as columns, its token names once each: a fifth of the size of one object a token."""
+    tokens = scored.tokens
+    names = {token.id: token.token for token in tokens}
+    names.update({other.id: other.token for token in tokens for other in token.top})
+    return {
+        "model": scored.model,
+        "perplexity": scored.perplexity,
+        "names": names,
+        "ids": [token.id for token in tokens],
+        "texts": [token.text for token in tokens],
+        "logprobs": [_rounded(token.logprob) for token in tokens],
+        "ranks": [token.rank for token in tokens],
+        "entropies": [_rounded(token.entropy) for token in tokens],
+        "top_ids": [[other.id for other in token.top] for token in tokens],
+        "top_logprobs": [[_rounded(other.logprob) for other in token.top] for token in tokens],
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(value, 4)

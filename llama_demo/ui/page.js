@@ -1,0 +1,33 @@
+// What the scripts of several tabs share: finding things, saying things, and the panels that fold away.
+const part = (id) => document.getElementById(id);
+const narrow = window.matchMedia("(max-width: 899px)");
+const PANELS = ["show-conversations", "show-settings", "show-text-settings"];
+
+function randomId() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function copyOf(value) {
+  return JSON.parse(JSON.stringify(value));
+}
+
+// Gradio mounts its components one by one, this script's among them.
+function whenMounted(id, action) {
+  if (part(id)) action();
+  else setTimeout(() => whenMounted(id, action), 50);
+}
+
+function say(id, text) {
+  const place = part(id);
+  if (place && place.textContent !== text) place.textContent = text;
+}
+
+function closeDrawers() {
+  if (narrow.matches) document.body.classList.remove(...PANELS);
+}
+
+function togglePanel(name, other) {
+  const open = document.body.classList.toggle(name);
+  if (open && narrow.matches) document.body.classList.remove(other);
+  for (const id of PANELS) part(id)?.setAttribute("aria-expanded", String(document.body.classList.contains(id)));
+}

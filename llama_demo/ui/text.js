@@ -1,0 +1,553 @@
+// The text tab's own state: the text, its branches, and the one request that may be on its way.
+// A branch is a text that was continued: where its new part begins, and the exact ids that the model saw and wrote.
+const { defaults, model, models, presets } = props.value;
+const KEY = "llama-demo.text";
+const KEPT_BRANCHES = 24;
+const KEPT_STEPS = 20;
+const SILENCE = 3000;
+let { words } = props.value;
+let settings = settingsOf(defaults);
+let state = read();
+const pending = [];
+const awaiting = [];
+let request = null;
+let busy = null;
+let cards = null;
+let sides = [];
+let settingsShown = null;
+const box = part("text-box");
+const tokenView = openTokenView({ choose });
+
+function settingsOf(sampling) {
+  return { model, sampling, n: 1, stops: "", trim: false };
+}
+
+function emptyState() {
+  return { text: "", mark: null, branches: [], branch: null, past: [], chat: false, view: "text", settings: null, sides: null };
+}
+
+function read() {
+  try {
+    const kept = JSON.parse(localStorage.getItem(KEY));
+    return Array.isArray(kept?.branches) && typeof kept.text === "string" ? { ...emptyState(), ...kept } : emptyState();
+  } catch {
+    return emptyState();
+  }
+}
+
+let saving = 0;
+function save() {
+  clearTimeout(saving);
+  saving = setTimeout(saveNow, 300);
+}
+
+function saveNow() {
+  clearTimeout(saving);
+  try {
+    localStorage.setItem(KEY, JSON.stringify({ ...state, settings }));
+  } catch {
+    if (!part("text-error").textContent) say("text-error", words.not_kept);
+  }
+}
+
+// Does `action` with the controls as they are: Gradio gives their values to `start`.
+function begin(action) {
+  if (busy) return;
+  pending.push(action);
+  trigger("run");
+}
+
+function readSettings([name, temperature, top_p, top_k, min_p, repetition_penalty, max_new_tokens, seed, n, stops, trim]) {
+  const sampling = { temperature, top_p, top_k, min_p, repetition_penalty, max_new_tokens };
+  return { model: name, sampling: { ...sampling, seed: seed === "" ? null : seed }, n, stops: stops ?? "", trim };
+}
+
+function settingsValues({ model: name, sampling, n, stops, trim }) {
+  const { temperature, top_p, top_k, min_p, repetition_penalty, max_new_tokens, seed } = sampling;
+  return [name, temperature, top_p, top_k, min_p, repetition_penalty, max_new_tokens, seed, n, stops, trim];
+}
+
+function stopList() {
+  const plain = (line) => line.replaceAll("\\n", "\n").replaceAll("\\t", "\t");
+  return settings.stops.split("\n").filter(Boolean).map(plain);
+}
+
+function current() {
+  return state.branches.find(({ id }) => id === state.branch) ?? null;
+}
+
+// Whether the box holds `branch` as the model wrote it, for this model to go on with.
+function untouched(branch) {
+  return branch?.ids && branch.text === state.text && branch.model === settings.model && branch.chat === state.chat;
+}
+
+function remember() {
+  state.past = [...state.past, { text: state.text, mark: state.mark, branch: state.branch }].slice(-KEPT_STEPS);
+}
+
+// A text that was typed and is about to give way stays reachable.
+function keepTyped() {
+  if (!state.text.trim() || state.branches.some(({ text }) => text.startsWith(state.text))) return;
+  addBranch({ text: state.text, from: 0, base: state.text.length, ids: null, start: 0, model: settings.model });
+}
+
+function addBranch(branch) {
+  const made = { id: randomId(), chat: state.chat, head: 0, headText: 0, exact: true, ...branch };
+  state.branches = [...state.branches, made].slice(-KEPT_BRANCHES);
+  return made;
+}
+
+function open(branch) {
+  state.text = branch.text;
+  state.mark = branch.from < branch.text.length && branch.ids ? [branch.from, branch.text.length] : null;
+  state.branch = branch.id;
+  box.value = state.text;
+  save();
+  show();
+  if (state.view === "tokens") begin(readTokens);
+}
+
+function ask(data, meta) {
+  busy = { id: randomId(), heard: Date.now(), stopped: false, ...meta };
+  request = { id: busy.id, language: window.llamaDemoLanguage, ...data };
+  say("text-error", "");
+  if (meta.kind !== "score") say("text-stats", "");
+  if (meta.kind === "complete") cards = null;
+  awaiting.push(busy.id);
+  show();
+  trigger("ask");
+}
+
+function sideRequest(prompt, changes = {}) {
+  const { model: name, sampling, n, trim } = settings;
+  const as_chat = state.chat && typeof prompt === "string";
+  return { model: name, prompt, sampling, stops: stopList(), n, trim, as_chat, ...changes };
+}
+
+// Continues the text up to `again`'s new part, or to its end.
+function generate({ again = false } = {}) {
+  const branch = current();
+  const same = untouched(branch);
+  if (again) keepTyped();
+  remember();
+  const meta = { kind: "complete", chat: state.chat, head: 0, headText: 0 };
+  let prompt;
+  if (same && (again || branch.exact)) {
+    prompt = again ? branch.ids.slice(0, branch.start) : branch.ids;
+    Object.assign(meta, { head: branch.head, headText: branch.headText });
+    meta.prefix = again ? branch.text.slice(0, branch.base) : branch.text;
+    meta.from = again ? branch.from : branch.text.length;
+  } else {
+    prompt = again && state.mark ? state.text.slice(0, state.mark[0]) : state.text;
+    if (state.chat) prompt = prompt.trimEnd();
+    meta.prefix = state.chat ? `${prompt}\n\n` : prompt;
+    meta.from = meta.prefix.length;
+    meta.fresh = state.chat;
+  }
+  meta.live = state.view === "tokens" && same ? (again ? branch.start : branch.ids.length) : null;
+  ask({ kind: "complete", sides: [sideRequest(prompt)] }, meta);
+}
+
+// Goes on with alternative `id` in the place of token `index`: a new branch, by the ids themselves.
+function choose(index, id) {
+  if (busy) return;
+  const scores = tokenView.scores();
+  begin(() => {
+    keepTyped();
+    remember();
+    const inside = index >= scores.head;
+    const [head, headText] = inside ? [scores.head, scores.headText] : [0, 0];
+    const prefix = scores.text.slice(0, headText) + scores.texts.slice(head, index).join("");
+    const skip = scores.texts.slice(0, head).join("").length;
+    const meta = { kind: "complete", chat: state.chat, head, headText, prefix, from: prefix.length, skip, live: index };
+    meta.before = scores.text.slice(0, headText);
+    const prompt = [...scores.ids.slice(0, index), id];
+    ask({ kind: "complete", sides: [sideRequest(prompt, { n: 1, model: scores.model })] }, meta);
+  });
+}
+
+function readTokens() {
+  const branch = current();
+  const chat = window.llamaDemoTokens;
+  const meta = { kind: "score", head: 0, headText: 0, newFrom: state.mark?.[0] ?? Infinity };
+  const data = { kind: "score", model: settings.model };
+  if (chat) {
+    delete window.llamaDemoTokens;
+    keepTyped();
+    remember();
+    Object.assign(data, chat);
+    meta.chatReply = chat.turns.at(-1).content;
+  } else if (untouched(branch) && (branch.head || branch.exact)) {
+    data.source = branch.ids;
+    Object.assign(meta, { head: branch.head, headText: branch.headText });
+  } else data.source = state.text;
+  if (data.source === "") {
+    tokenView.clear();
+    show();
+    return;
+  }
+  ask(data, meta);
+}
+
+function compare() {
+  const seed = settings.sampling.seed ?? Math.floor(Math.random() * 2 ** 31);
+  const asked = state.sides.map(({ model: name, chat, temperature }) =>
+    sideRequest(state.text, {
+      model: name,
+      as_chat: chat,
+      n: 1,
+      sampling: { ...settings.sampling, temperature, seed },
+    }),
+  );
+  sides = [];
+  ask({ kind: "complete", sides: asked }, { kind: "compare" });
+}
+
+function update(view) {
+  if (!busy || view?.id !== busy.id) return;
+  busy.heard = Date.now();
+  const asked = busy;
+  if (view.done) busy = null;
+  say("text-note", view.done ? "" : view.note);
+  if (view.error) say("text-error", view.error);
+  if (asked.kind === "score") scored(asked, view);
+  else if (asked.kind === "compare") sides = view.sides ?? sides;
+  else continued(asked, view);
+  show();
+  if (view.done) {
+    saveNow();
+    window.dispatchEvent(new CustomEvent("llama-demo:status"));
+  }
+}
+
+function lost() {
+  if (busy) update({ id: busy.id, note: "", error: words.lost, done: true });
+}
+
+function continued(asked, view) {
+  const side = view.sides?.[0];
+  if (side) {
+    say("text-note", view.done ? "" : side.note);
+    if (side.error) say("text-error", side.error);
+    say("text-stats", [side.trimmed, side.stats].filter(Boolean).join(" "));
+    // The prompt of ids tells what an alternative that was chosen reads like, together with what came before it.
+    if (asked.before !== undefined && side.prompt !== undefined && !side.trimmed) asked.prefix = asked.before + side.prompt.slice(asked.skip);
+    if (side.parts.length > 1) {
+      const first = cards === null;
+      cards = { side, ids: null };
+      Object.assign(state, { text: asked.prefix, mark: null, branch: null });
+      drawText();
+      drawCards();
+      if (first) part("text-cards").scrollIntoView({ block: "nearest" });
+    } else if (side.parts.length) {
+      state.text = asked.prefix + side.parts[0].text;
+      state.mark = [asked.from, state.text.length];
+      drawText(true);
+      if (asked.live !== null && asked.live !== undefined) tokenView.live(asked.live, state.text.slice(asked.from));
+    }
+  }
+  if (view.done) finish(asked, side);
+}
+
+function finish(asked, side) {
+  const parts = side?.parts ?? [];
+  const whole = side?.prompt_ids ? parts.filter((one) => one.ids) : [];
+  const made = whole.filter(({ text }) => asked.prefix.length + text.length > asked.from).map((one) => keep(asked, side, one));
+  if (parts.length > 1 && made.length) {
+    cards.ids = made.map(({ id }) => id);
+    if (asked.take !== undefined) take(made[asked.take]);
+    return;
+  }
+  if (made.length) {
+    open(made[0]);
+    return;
+  }
+  const broken = parts.length === 1 && parts[0].text; // the stream broke off: what came stays, as a text without ids
+  if (broken) {
+    open(addBranch({ text: state.text, from: asked.from, base: asked.prefix.length, ids: null, start: 0, model: settings.model }));
+    state.mark = [asked.from, state.text.length];
+    return;
+  }
+  const before = state.past.pop();
+  if (before) Object.assign(state, before);
+  box.value = state.text;
+  if (side && !side.error && parts.some(({ finish: end }) => end === "stop")) say("text-note", words.nothing);
+  if (asked.live !== null && asked.live !== undefined) begin(readTokens);
+}
+
+function keep(asked, side, one) {
+  const { prefix, from, fresh } = asked;
+  return addBranch({
+    text: prefix + one.text,
+    from,
+    base: prefix.length,
+    ids: [...side.prompt_ids, ...one.ids],
+    start: side.prompt_ids.length,
+    head: fresh ? side.prompt_ids.length : asked.head,
+    headText: fresh ? prefix.length : asked.headText,
+    exact: one.finish !== "stop" || !stopList().length, // after a stop string the ids have more than the text
+    model: side.model,
+    chat: asked.chat,
+  });
+}
+
+function take(branch) {
+  if (!branch) return;
+  if (state.text !== branch.text) {
+    keepTyped();
+    remember();
+  }
+  open(branch);
+}
+
+function scored(asked, view) {
+  if (!view.scores) return;
+  const scores = JSON.parse(view.scores);
+  if (asked.chatReply !== undefined) takeChat(asked, scores);
+  let characters = 0;
+  const before = scores.texts.slice(0, asked.head).join("").length - asked.headText;
+  scores.newFrom = scores.texts.findIndex((text) => (characters += text.length) - before > asked.newFrom);
+  if (scores.newFrom < 0) scores.newFrom = Infinity;
+  tokenView.show({ ...scores, head: asked.head, headText: asked.headText, text: state.text });
+}
+
+// What the chat produced becomes a branch of its own, of which the ids are known.
+function takeChat(asked, scores) {
+  const text = scores.texts.join("");
+  const from = Math.max(0, text.lastIndexOf(asked.chatReply));
+  let characters = 0;
+  const start = scores.texts.findIndex((piece) => (characters += piece.length) > from);
+  const branch = addBranch({ text, from, base: from, ids: scores.ids, start: Math.max(1, start), model: scores.model });
+  Object.assign(state, { text, mark: [from, text.length], branch: branch.id });
+  box.value = text;
+  asked.newFrom = from;
+}
+
+// Puts the text into the box; while it streams, an end that is in sight stays in sight.
+function drawText(streaming = false) {
+  const scroll = part("text-scroll");
+  const atEnd = scroll.scrollTop + scroll.clientHeight >= scroll.scrollHeight - 24;
+  if (box.value !== state.text) box.value = state.text;
+  drawBackdrop(part("text-backdrop"), state.text, state.mark);
+  if (streaming && atEnd) scroll.scrollTop = scroll.scrollHeight;
+}
+
+function drawCards() {
+  const place = part("text-cards");
+  place.hidden = !cards;
+  if (!cards) return;
+  const drawn = cards.side.parts.map((one, index) => {
+    const id = cards.ids?.[index];
+    const stats = filled(words.card_stats, { seed: one.seed, count: one.count });
+    const click = () => {
+      if (busy) {
+        busy.take = index;
+        window.llamaDemoText.stop();
+      } else take(state.branches.find((branch) => branch.id === id));
+    };
+    return drawCard({ text: one.text, stats, label: words.take, chosen: id && id === state.branch, take: click });
+  });
+  replaceCards(place, drawn);
+}
+
+function drawSides() {
+  const drawn = state.sides.map((side, index) => {
+    const { note = "", error = "", stats = "", parts = [], prompt_ids } = sides[index] ?? {};
+    const one = parts[0];
+    const taken = () => {
+      state.chat = side.chat;
+      const prefix = side.chat ? `${state.text.trimEnd()}\n\n` : state.text;
+      const meta = { prefix, from: prefix.length, fresh: side.chat, head: 0, headText: 0, chat: side.chat };
+      const branch = keep(meta, sides[index], one);
+      state.view = "text";
+      take(branch);
+    };
+    const card = { note: busy ? note : "", error, stats, text: one?.text ?? "", label: words.take };
+    return drawCard({ ...card, take: !busy && prompt_ids && one?.text ? taken : null });
+  });
+  const heads = [...part("compare-view").querySelectorAll(".side-head")];
+  drawn.forEach((card, index) => card.prepend(heads[index] ?? sideHead(index)));
+  replaceCards(part("compare-view"), drawn);
+}
+
+// What a side is asked with. It is built once: it holds what the visitor is choosing.
+function sideHead(index) {
+  const side = state.sides[index];
+  const change = (name, value) => {
+    side[name] = value;
+    save();
+  };
+  const names = make("select", { ariaLabel: words.model, onchange: (event) => change("model", event.target.value) });
+  for (const { name, title, fits } of models) names.append(make("option", { value: name, disabled: !fits }, title));
+  names.value = side.model;
+  const mode = make("select", { ariaLabel: words.mode, onchange: (event) => change("chat", event.target.value === "chat") });
+  mode.append(make("option", { value: "raw" }, words.raw), make("option", { value: "chat" }, words.as_chat));
+  mode.value = side.chat ? "chat" : "raw";
+  const heat = make("input", { type: "number", min: 0, max: 2, step: 0.1, value: side.temperature });
+  heat.addEventListener("change", () => change("temperature", Number(heat.value) || 0));
+  const label = make("label", {}, `${words.temperature} `, heat);
+  return make("div", { className: "side-head" }, names, mode, label);
+}
+
+function defaultSides() {
+  const other = models.find(({ name, fits }) => fits && name !== settings.model)?.name ?? settings.model;
+  const { temperature } = settings.sampling;
+  return [
+    { model: settings.model, chat: false, temperature },
+    { model: other, chat: other === settings.model, temperature },
+  ];
+}
+
+function show() {
+  const classes = document.body.classList;
+  classes.toggle("text-busy", busy !== null);
+  part("text-column").dataset.view = state.view;
+  const empty = !state.text && !busy;
+  part("text-intro").hidden = !empty;
+  box.readOnly = busy !== null && busy.kind === "complete";
+  if (busy?.kind !== "complete") drawText();
+  const fresh = state.mark !== null && state.view !== "compare";
+  part("text-go").textContent = state.view === "compare" ? words.compare : fresh ? words.accept : words.generate;
+  part("text-undo").disabled = busy !== null || !state.past.length;
+  part("text-again").disabled = busy !== null || !fresh;
+  part("text-branches").inert = busy !== null;
+  for (const tab of document.querySelectorAll("#text-views button")) {
+    tab.setAttribute("aria-selected", String(tab.dataset.view === state.view));
+    tab.disabled = busy !== null && tab.dataset.view !== state.view;
+  }
+  for (const one of document.querySelectorAll("#text-mode input")) one.checked = (one.value === "chat") === state.chat;
+  part("token-view").classList.toggle("empty", !tokenView.scores() && busy?.live == null);
+  drawCards();
+  if (state.view === "compare") drawSides();
+  drawBranches(part("text-branches"), state.branches, state.branch, words.branches, (id) => {
+    if (id === state.branch && current().text === state.text) return;
+    cards = null;
+    say("text-stats", "");
+    take(state.branches.find((branch) => branch.id === id));
+  });
+}
+
+function setView(view) {
+  if (busy) return;
+  state.view = view;
+  save();
+  show();
+  if (view === "tokens") begin(readTokens);
+}
+
+function preset(name) {
+  begin(() => {
+    keepTyped();
+    if (state.text) remember();
+    const { stops = "", ...sampling } = presets[name];
+    settings = { ...settings, stops, sampling: { ...settings.sampling, ...sampling } };
+    Object.assign(state, { text: words[`preset_${name}_text`], mark: null, branch: null, chat: false });
+    cards = null;
+    save();
+    show();
+    trigger("restore");
+    if (window.matchMedia("(hover: hover)").matches) box.focus();
+  });
+}
+
+function speak(value) {
+  words = value.words;
+  for (const place of document.querySelectorAll("#text-state [data-word]")) place.textContent = words[place.dataset.word];
+  box.placeholder = words.placeholder;
+  box.setAttribute("aria-label", words.view_text);
+  part("text-mode").setAttribute("aria-label", words.mode);
+  part("text-branches").setAttribute("aria-label", words.branches);
+  const buttons = Object.keys(presets).map((name) =>
+    make("button", { className: "quiet", onclick: () => preset(name) }, words[`preset_${name}`]),
+  );
+  part("text-presets").replaceChildren(...buttons);
+  part("compare-view").replaceChildren();
+  tokenView.speak(words);
+  show();
+}
+
+// What the components call; see `text.py`.
+window.llamaDemoText = {
+  request: () => request,
+  start(values) {
+    settings = readSettings(values);
+    const action = pending.shift();
+    if (action && !busy) action();
+  },
+  restored: () => settingsValues(settings).slice(1),
+  defaults: () => settingsValues(settingsOf(defaults)).slice(1),
+  stop() {
+    if (!busy || busy.stopped) return;
+    busy.stopped = true;
+    server.stop(busy.id).catch(lost);
+  },
+  // Gradio's end of the oldest request: by then another one may be on its way.
+  ended() {
+    const id = awaiting.shift();
+    if (busy?.id === id) lost();
+  },
+  closeDrawers,
+};
+
+part("text-go").addEventListener("click", () => begin(state.view === "compare" ? compare : generate));
+part("text-stop").addEventListener("click", () => window.llamaDemoText.stop());
+part("text-again").addEventListener("click", () => begin(() => generate({ again: true })));
+part("text-undo").addEventListener("click", () => {
+  if (busy || !state.past.length) return;
+  keepTyped();
+  Object.assign(state, state.past.pop());
+  cards = null;
+  say("text-stats", "");
+  save();
+  show();
+  if (state.view === "tokens") begin(readTokens);
+});
+part("show-text-settings").addEventListener("click", () => togglePanel("show-text-settings", ""));
+part("text-views").addEventListener("click", ({ target }) => target.dataset.view && setView(target.dataset.view));
+part("text-mode").addEventListener("change", ({ target }) => {
+  state.chat = target.value === "chat";
+  save();
+});
+box.addEventListener("input", () => {
+  state.mark = movedMark(state.mark, state.text, box.value);
+  state.text = box.value;
+  drawBackdrop(part("text-backdrop"), state.text, state.mark);
+  save();
+  if (!state.text || state.mark === null) show();
+  part("text-intro").hidden = state.text !== "";
+});
+document.addEventListener("keydown", (event) => {
+  if (!part("text-column")?.checkVisibility()) return;
+  if (event.key === "Escape") {
+    if (busy) window.llamaDemoText.stop();
+    else closeDrawers();
+  } else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault();
+    part("text-go").click();
+  }
+});
+// Gradio does not say that a stream broke off. After a silence the header asks how the server is, and tells if it is away.
+setInterval(() => {
+  if (busy && Date.now() - busy.heard > SILENCE) window.dispatchEvent(new CustomEvent("llama-demo:status"));
+}, SILENCE);
+window.addEventListener("llama-demo:away", lost);
+window.addEventListener("llama-demo:tokens", openChat);
+window.addEventListener("pagehide", saveNow);
+watch("value", () => (props.value?.words ? speak(props.value) : update(props.value)));
+
+function openChat() {
+  if (!window.llamaDemoTokens) return;
+  if (busy) lost();
+  setView("tokens");
+}
+
+if (state.settings) settings = { ...settings, ...state.settings, model: settings.model };
+state.sides ??= defaultSides();
+if (window.matchMedia("(min-width: 1200px)").matches) togglePanel("show-text-settings", "");
+box.value = state.text;
+speak(props.value);
+whenMounted("text-trim", () => {
+  trigger("restore");
+  if (window.llamaDemoTokens) openChat();
+  else if (state.view === "tokens") begin(readTokens);
+});
