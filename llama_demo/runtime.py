@@ -151,7 +151,7 @@ class Runtime:
 
     def _reads_with(self, name: str) -> str:
         """The name under which a model's scores and features are leased. Raises `UnknownModel`."""
-        return analysis_name(self.catalog.find(name), self.settings)
+        return analysis_name(self.catalog.find(name), self.settings.device)
 
     @staticmethod
     def _gpu_budgets(settings: Settings) -> dict[str, int]:
