@@ -107,7 +107,8 @@ def _models(parsed: argparse.Namespace, settings: Settings, words: Messages) -> 
 def _model_line(summary: ModelSummary, words: Messages) -> str:
     from llama_demo.messages import size
 
-    fits = words("cli.fits") if summary.fits else words("cli.too_large")
+    runs = "models.needs_access" if summary.access == "gated" else "cli.fits"
+    fits = words(runs) if summary.fits else words("cli.too_large")
     return f"{summary.name}  {summary.licence}  {size(summary.bytes)}  {fits}  {words.sentence(summary.good_for)}"
 
 

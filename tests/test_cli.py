@@ -42,8 +42,11 @@ def test_models_lists_what_there_is_and_whether_it_fits(capsys: pytest.CaptureFi
     assert entries["llama-2-70b-hf"]["fits"] is False
     assert entry["state"] == "absent"
     assert entry["fits"] is True
-    assert cli.main(["models", "--memory-gb", "0.1"]) == 0
-    assert "too large here" in capsys.readouterr().out
+    assert cli.main(["models", "--memory-gb", "24"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "needs access" in lines["llama-2-7b-chat-hf"]
+    assert " fits " in lines["tinyllama-1.1b-chat"]
+    assert "too large here" in lines["llama-2-70b-chat-hf"]
 
 
 def test_doctor_finds_nothing_wrong_where_everything_is_installed(capsys: pytest.CaptureFixture[str]) -> None:
