@@ -15,6 +15,7 @@ from llama_demo.checkpoints.safetensors_read import read_tensors
 from llama_demo.errors import BadCheckpoint
 from llama_demo.placement import BYTES_EACH, Shape
 
+ARCHITECTURES = frozenset({"LlamaForCausalLM", "LlamaForSequenceClassification"})
 META_FILES = ("params.json", "consolidated.*.pth", "tokenizer.model", "checklist.chk")
 HUB_FILES = (
     "config.json",
@@ -80,8 +81,8 @@ def read_config(folder: Path) -> dict[str, int]:
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        if "LlamaForCausalLM" not in config.get("architectures", []):
-            raise BadCheckpoint(str(path), "it does not describe a LlamaForCausalLM")
+        if not ARCHITECTURES.intersection(config.get("architectures", [])):
+            raise BadCheckpoint(str(path), f"it describes none of {', '.join(sorted(ARCHITECTURES))}")
     except (OSError, ValueError, AttributeError, TypeError):
         raise BadCheckpoint(str(path), "it is not readable as a configuration") from None
     missing = [key for key in ("num_attention_heads", "num_hidden_layers", "hidden_size") if key not in config]

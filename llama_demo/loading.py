@@ -374,5 +374,7 @@ def _warm_up(engine: Engine) -> None:
     if engine.abilities.generate:
         for _ in engine.generate([1, 2, 3], Sampling(max_new_tokens=2, temperature=0.0)):
             continue
-    else:
+    elif engine.abilities.score:
         engine.score([1, 2, 3], top_k=1)
+    else:
+        engine.embed([[1, 2, 3]])

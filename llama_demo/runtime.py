@@ -101,6 +101,7 @@ class Runtime:
             self.limits,
             reads_with=self._reads_with,
             checkpoint=self._loader.checkpoint,
+            folder_of=lambda name: self.catalog.find(name).path,
             folder=settings.cache_dir / "classifiers",
         )
 

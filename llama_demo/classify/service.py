@@ -17,6 +17,7 @@ import numpy as np
 from llama_demo.checkpoints.llama import Checkpoint
 from llama_demo.classify import head as heads
 from llama_demo.classify import training, zero_shot
+from llama_demo.classify.checkpoint import is_classifier, read_checkpoint
 from llama_demo.classify.examples import Examples, examples_from
 from llama_demo.classify.export import export
 from llama_demo.classify.features import Features
@@ -26,7 +27,14 @@ from llama_demo.classify.results import ClassifyUpdate, Trained, TrainUpdate, Ve
 from llama_demo.classify.store import Heads
 from llama_demo.classify.wrapping import Wrapping, texts_from
 from llama_demo.classify.zero_shot import PROMPTS, ZeroShot
-from llama_demo.errors import InvalidParameter, TargetExists, UnknownModel, Unsupported, WrongBackbone
+from llama_demo.errors import (
+    InvalidParameter,
+    TargetExists,
+    UnknownClassifier,
+    UnknownModel,
+    Unsupported,
+    WrongBackbone,
+)
 from llama_demo.leasing import Done, Leasing, Stopper
 from llama_demo.limits import Limits
 from llama_demo.loading import LoadedModel, Report
@@ -45,8 +53,8 @@ Told = Callable[[int, int], bool]
 
 
 class Classification:
-    """`reads_with` gives the name under which a model that can score and embed is leased, and raises `UnknownModel`;
-    `checkpoint` gives the files that a model is read from; `folder` keeps trained heads."""
+    """`reads_with` gives the name under which a model that can score and embed is leased, `checkpoint` the files it is
+    read from, `folder_of` the owner's own folder of it, if any; all raise `UnknownModel`. `folder` keeps heads."""
 
     def __init__(
         self,
@@ -55,8 +63,10 @@ class Classification:
         *,
         reads_with: Callable[[str], str],
         checkpoint: Callable[[str, Report], Checkpoint],
+        folder_of: Callable[[str], Path | None],
         folder: Path,
     ) -> None:
+        self._folder_of = folder_of
         self._checkpoint = checkpoint
         self._leasing = leasing
         self._limits = limits
@@ -102,10 +112,10 @@ class Classification:
         stopper: Stopper | None = None,
     ) -> AsyncGenerator[ClassifyUpdate, None]:
         """What the trained head says of each text, on the model that it was trained on unless `model` is another name
-        of it. Raises `InvalidInput`, and as `Leasing.call`."""
+        of it. A checkpoint that classifies goes by its model's name. Raises `InvalidInput`, and as `Leasing.call`."""
         read = texts_from(texts, self._limits)
         _check_share(abstain_below)
-        head = self.heads.find(classifier)
+        head = self.find(classifier)
 
         def work(loaded: LoadedModel, progress: _Progress) -> Verdicts | None:
             found = self._scores(loaded, head, read, progress.step("read"))
@@ -135,12 +145,25 @@ class Classification:
                 async for update in updates:
                     yield update
 
+    def find(self, classifier: str) -> Head:
+        """A kept head, or the one of a checkpoint. Raises `UnknownClassifier`, `BadHead`, `UntrainedHead`."""
+        try:
+            return self.heads.find(classifier)
+        except UnknownClassifier:
+            try:
+                folder = self._folder_of(classifier)
+            except UnknownModel:
+                folder = None
+            if folder is None or not is_classifier(folder):
+                raise
+            return read_checkpoint(folder, classifier)
+
     def export(self, classifier: str, target: Path, words: Messages, report: Report = lambda _: None) -> None:
         """Writes the head with its backbone as a folder that plain transformers loads. Blocks.
 
         Raises `UnknownClassifier`, `WrongBackbone`, `DiskFull`, `TargetExists`, and as loading the model does.
         """
-        head = self.heads.find(classifier)
+        head = self.find(classifier)
         name = self._home(head, "")
         backbone = self._checkpoint(name, report)
         try:

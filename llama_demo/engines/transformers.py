@@ -23,7 +23,15 @@ from numpy.typing import NDArray
 from llama_demo.engines import Abilities, transformers_scoring
 from llama_demo.engines.stream import TokenStream
 from llama_demo.engines.transformers_batch import PAGE_TOKENS, Batch, Request
-from llama_demo.errors import BadCheckpoint, Closing, DoesNotFit, EngineCrashed, LlamaDemoError, PromptTooLong
+from llama_demo.errors import (
+    BadCheckpoint,
+    Closing,
+    DoesNotFit,
+    EngineCrashed,
+    LlamaDemoError,
+    PromptTooLong,
+    Unsupported,
+)
 from llama_demo.values import Sampling, Scores
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -37,6 +45,8 @@ class TransformersEngine:
     `dtype` "auto" is the checkpoint's own, but bfloat16 instead of float16 on a CPU, which is slow at the latter.
     `reproducible` computes in float32 whatever `dtype` says: rounding then differs by some 1e-6 with the company in a
     batch, and a seeded text among others is all but always the one it is alone. `cache_bytes` bounds the KV cache.
+
+    A `LlamaForSequenceClassification` has features only.
 
     Raises `BadCheckpoint` for files that are not what they claim, `DoesNotFit` where `cache_bytes` holds less than
     one context, `MemoryError` where weights and cache do not fit.
@@ -64,6 +74,8 @@ class TransformersEngine:
         self._analysis = threading.Lock()
         with _out_of_memory():
             self._model = _load(folder, device, "float32" if reproducible else dtype)
+            if not _writes(self._model):
+                self.abilities = Abilities(generate=False, score=False, embed=True)
             self._vocabulary = int(self._model.config.vocab_size)
             self._hidden_size = int(self._model.config.hidden_size)
             self._batch = Batch(self._model, self._pages(cache_bytes, device))
@@ -86,6 +98,7 @@ class TransformersEngine:
         return not self._closing and self._batch.accepts
 
     def generate(self, ids: Sequence[int], sampling: Sampling) -> TokenStream:
+        self._allow(self.abilities.generate, "generation")
         self._check(ids)
         room = self.context_tokens - len(ids)
         if room < 1:
@@ -98,12 +111,14 @@ class TransformersEngine:
         return request.stream
 
     def score(self, ids: Sequence[int], top_k: int) -> Scores:
+        self._allow(self.abilities.score, "scores")
         self._check(ids)
         if not 0 <= top_k <= self._vocabulary:
             raise ValueError(f"top_k is {top_k}, but it must be from 0 to {self._vocabulary}")
         return transformers_scoring.score(self._turn, ids, top_k)
 
     def score_endings(self, prompts: Sequence[Sequence[int]], endings: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        self._allow(self.abilities.score, "scores")
         for ids in (*prompts, *endings):
             self._check(ids)
         if not (prompts and endings):
@@ -139,6 +154,10 @@ class TransformersEngine:
         if len(ids) > self.context_tokens:
             raise PromptTooLong(len(ids), self.context_tokens)
 
+    def _allow(self, able: bool, feature: str) -> None:
+        if not able:
+            raise Unsupported(feature, self.name)
+
     @contextmanager
     def _turn(self) -> Iterator[Any]:
         """The model, while the engine's thread waits between two steps; one caller at a time."""
@@ -173,12 +192,20 @@ def _load(folder: Path, device: str, dtype: str) -> Any:
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise BadCheckpoint(str(folder), str(error).splitlines()[0] if str(error) else repr(error)) from error
-    if info["missing_keys"]:
+    missing = set(info["missing_keys"])
+    if not _writes(model):
+        missing.discard("lm_head.weight")
+    if missing:
         # The library fills these with random numbers and goes on.
-        raise BadCheckpoint(str(folder), f"it lacks {', '.join(sorted(info['missing_keys'])[:3])}")
+        raise BadCheckpoint(str(folder), f"it lacks {', '.join(sorted(missing)[:3])}")
     if dtype == "auto" and device == "cpu" and model.dtype == torch.float16:
         model = model.to(torch.bfloat16)
     return model.to(device).eval()
+
+
+def _writes(model: Any) -> bool:
+    """Whether the checkpoint is a language model, and not a classifier, whose next-token distribution is nobody's."""
+    return "LlamaForSequenceClassification" not in (model.config.architectures or [])
 
 
 def _bytes(model: Any) -> int:

@@ -65,6 +65,7 @@ class World:
             Leasing(self.registry, Admission(4, 4)),
             Limits(10_000, 100, tiny.CONTEXT_TOKENS),
             reads_with=self.reads_with,
+            folder_of=lambda _: None,
             checkpoint=lambda _, __: read_folder(model),
             folder=folder,
         )
