@@ -16,6 +16,7 @@ QUESTIONS = (
     "Explain why the sky is blue, in two sentences.",
     "What is the capital of South Korea?",
 )
+STORY = "The old lighthouse keeper climbed the stairs every evening, because"
 REPLY_MILLISECONDS = 120_000
 
 
@@ -29,6 +30,9 @@ def main() -> None:
         picture(browser, address, "chat-light", (1280, 800))
         picture(browser, address, "chat-dark", (1280, 800), dark=True)
         picture(browser, address, "chat-phone", (390, 844))
+        text_pictures(browser, address, {"text": "text-text", "tokens": "text-tokens"}, (1280, 800))
+        text_pictures(browser, address, {"compare": "text-compare-dark"}, (1280, 800), dark=True)
+        text_pictures(browser, address, {"tokens": "text-tokens-phone"}, (390, 844))
         browser.close()
 
 
@@ -51,6 +55,40 @@ def picture(browser: Browser, address: str, name: str, size: tuple[int, int], *,
         page.wait_for_selector("body:not(.chat-busy)", timeout=REPLY_MILLISECONDS)
     page.wait_for_timeout(1000)
     page.screenshot(path=FOLDER / f"{name}.png")
+    context.close()
+
+
+def text_pictures(
+    browser: Browser, address: str, names: dict[str, str], size: tuple[int, int], *, dark: bool = False
+) -> None:
+    """The text tab's views of one story, with a seed, so that every run shows much the same; `names` by view."""
+    context = browser.new_context(
+        viewport={"width": size[0], "height": size[1]},
+        color_scheme="dark" if dark else "light",
+    )
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_function("window.llamaDemo && document.querySelector('#message textarea')")
+    page.click("#text-tab-button")
+    page.wait_for_selector("#text-trim", state="attached")
+    for control, value in (("seed", 11), ("max-new-tokens", 72), ("temperature", 0.7)):
+        page.locator(f"#text-{control} input[type=number]").evaluate(
+            "(field, value) => { field.value = value; field.dispatchEvent(new Event('input', { bubbles: true })) }",
+            value,
+        )
+    page.fill("#text-box", STORY)
+    for view in ("text", "tokens", "compare"):
+        page.click(f"#text-views [data-view={view}]")
+        if view == "tokens":
+            page.wait_for_selector("#tokens [data-index]", timeout=REPLY_MILLISECONDS)
+            page.locator("#tokens .new").nth(1).click()
+        else:
+            page.click("#text-go")
+            page.wait_for_selector("body.text-busy")
+        page.wait_for_selector("body:not(.text-busy)", timeout=REPLY_MILLISECONDS)
+        page.wait_for_timeout(500)
+        if view in names:
+            page.screenshot(path=FOLDER / f"{names[view]}.png")
     context.close()
 
 

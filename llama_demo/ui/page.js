@@ -28,6 +28,6 @@ function closeDrawers() {
 
 function togglePanel(name, other) {
   const open = document.body.classList.toggle(name);
-  if (open && narrow.matches) document.body.classList.remove(other);
+  if (open && other && narrow.matches) document.body.classList.remove(other);
   for (const id of PANELS) part(id)?.setAttribute("aria-expanded", String(document.body.classList.contains(id)));
 }

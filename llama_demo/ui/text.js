@@ -72,41 +72,6 @@ function stopList() {
   return settings.stops.split("\n").filter(Boolean).map(plain);
 }
 
-function current() {
-  return state.branches.find(({ id }) => id === state.branch) ?? null;
-}
-
-// Whether the box holds `branch` as the model wrote it, for this model to go on with.
-function untouched(branch) {
-  return branch?.ids && branch.text === state.text && branch.model === settings.model && branch.chat === state.chat;
-}
-
-function remember() {
-  state.past = [...state.past, { text: state.text, mark: state.mark, branch: state.branch }].slice(-KEPT_STEPS);
-}
-
-// A text that was typed and is about to give way stays reachable.
-function keepTyped() {
-  if (!state.text.trim() || state.branches.some(({ text }) => text.startsWith(state.text))) return;
-  addBranch({ text: state.text, from: 0, base: state.text.length, ids: null, start: 0, model: settings.model });
-}
-
-function addBranch(branch) {
-  const made = { id: randomId(), chat: state.chat, head: 0, headText: 0, exact: true, ...branch };
-  state.branches = [...state.branches, made].slice(-KEPT_BRANCHES);
-  return made;
-}
-
-function open(branch) {
-  state.text = branch.text;
-  state.mark = branch.from < branch.text.length && branch.ids ? [branch.from, branch.text.length] : null;
-  state.branch = branch.id;
-  box.value = state.text;
-  save();
-  show();
-  if (state.view === "tokens") begin(readTokens);
-}
-
 function ask(data, meta) {
   busy = { id: randomId(), heard: Date.now(), stopped: false, ...meta };
   request = { id: busy.id, language: window.llamaDemoLanguage, ...data };
@@ -189,20 +154,6 @@ function readTokens() {
   ask(data, meta);
 }
 
-function compare() {
-  const seed = settings.sampling.seed ?? Math.floor(Math.random() * 2 ** 31);
-  const asked = state.sides.map(({ model: name, chat, temperature }) =>
-    sideRequest(state.text, {
-      model: name,
-      as_chat: chat,
-      n: 1,
-      sampling: { ...settings.sampling, temperature, seed },
-    }),
-  );
-  sides = [];
-  ask({ kind: "complete", sides: asked }, { kind: "compare" });
-}
-
 function update(view) {
   if (!busy || view?.id !== busy.id) return;
   busy.heard = Date.now();
@@ -251,14 +202,14 @@ function continued(asked, view) {
 
 function finish(asked, side) {
   const parts = side?.parts ?? [];
-  const whole = side?.prompt_ids ? parts.filter((one) => one.ids) : [];
-  const made = whole.filter(({ text }) => asked.prefix.length + text.length > asked.from).map((one) => keep(asked, side, one));
-  if (parts.length > 1 && made.length) {
-    cards.ids = made.map(({ id }) => id);
+  const whole = (one) => side.prompt_ids && one.ids && asked.prefix.length + one.text.length > asked.from;
+  const made = parts.map((one) => (whole(one) ? keep(asked, side, one) : null));
+  if (parts.length > 1 && made.some(Boolean)) {
+    cards.ids = made.map((branch) => branch?.id);
     if (asked.take !== undefined) take(made[asked.take]);
     return;
   }
-  if (made.length) {
+  if (made[0]) {
     open(made[0]);
     return;
   }
@@ -275,31 +226,6 @@ function finish(asked, side) {
   if (asked.live !== null && asked.live !== undefined) begin(readTokens);
 }
 
-function keep(asked, side, one) {
-  const { prefix, from, fresh } = asked;
-  return addBranch({
-    text: prefix + one.text,
-    from,
-    base: prefix.length,
-    ids: [...side.prompt_ids, ...one.ids],
-    start: side.prompt_ids.length,
-    head: fresh ? side.prompt_ids.length : asked.head,
-    headText: fresh ? prefix.length : asked.headText,
-    exact: one.finish !== "stop" || !stopList().length, // after a stop string the ids have more than the text
-    model: side.model,
-    chat: asked.chat,
-  });
-}
-
-function take(branch) {
-  if (!branch) return;
-  if (state.text !== branch.text) {
-    keepTyped();
-    remember();
-  }
-  open(branch);
-}
-
 function scored(asked, view) {
   if (!view.scores) return;
   const scores = JSON.parse(view.scores);
@@ -309,18 +235,6 @@ function scored(asked, view) {
   scores.newFrom = scores.texts.findIndex((text) => (characters += text.length) - before > asked.newFrom);
   if (scores.newFrom < 0) scores.newFrom = Infinity;
   tokenView.show({ ...scores, head: asked.head, headText: asked.headText, text: state.text });
-}
-
-// What the chat produced becomes a branch of its own, of which the ids are known.
-function takeChat(asked, scores) {
-  const text = scores.texts.join("");
-  const from = Math.max(0, text.lastIndexOf(asked.chatReply));
-  let characters = 0;
-  const start = scores.texts.findIndex((piece) => (characters += piece.length) > from);
-  const branch = addBranch({ text, from, base: from, ids: scores.ids, start: Math.max(1, start), model: scores.model });
-  Object.assign(state, { text, mark: [from, text.length], branch: branch.id });
-  box.value = text;
-  asked.newFrom = from;
 }
 
 // Puts the text into the box; while it streams, an end that is in sight stays in sight.
@@ -348,54 +262,6 @@ function drawCards() {
     return drawCard({ text: one.text, stats, label: words.take, chosen: id && id === state.branch, take: click });
   });
   replaceCards(place, drawn);
-}
-
-function drawSides() {
-  const drawn = state.sides.map((side, index) => {
-    const { note = "", error = "", stats = "", parts = [], prompt_ids } = sides[index] ?? {};
-    const one = parts[0];
-    const taken = () => {
-      state.chat = side.chat;
-      const prefix = side.chat ? `${state.text.trimEnd()}\n\n` : state.text;
-      const meta = { prefix, from: prefix.length, fresh: side.chat, head: 0, headText: 0, chat: side.chat };
-      const branch = keep(meta, sides[index], one);
-      state.view = "text";
-      take(branch);
-    };
-    const card = { note: busy ? note : "", error, stats, text: one?.text ?? "", label: words.take };
-    return drawCard({ ...card, take: !busy && prompt_ids && one?.text ? taken : null });
-  });
-  const heads = [...part("compare-view").querySelectorAll(".side-head")];
-  drawn.forEach((card, index) => card.prepend(heads[index] ?? sideHead(index)));
-  replaceCards(part("compare-view"), drawn);
-}
-
-// What a side is asked with. It is built once: it holds what the visitor is choosing.
-function sideHead(index) {
-  const side = state.sides[index];
-  const change = (name, value) => {
-    side[name] = value;
-    save();
-  };
-  const names = make("select", { ariaLabel: words.model, onchange: (event) => change("model", event.target.value) });
-  for (const { name, title, fits } of models) names.append(make("option", { value: name, disabled: !fits }, title));
-  names.value = side.model;
-  const mode = make("select", { ariaLabel: words.mode, onchange: (event) => change("chat", event.target.value === "chat") });
-  mode.append(make("option", { value: "raw" }, words.raw), make("option", { value: "chat" }, words.as_chat));
-  mode.value = side.chat ? "chat" : "raw";
-  const heat = make("input", { type: "number", min: 0, max: 2, step: 0.1, value: side.temperature });
-  heat.addEventListener("change", () => change("temperature", Number(heat.value) || 0));
-  const label = make("label", {}, `${words.temperature} `, heat);
-  return make("div", { className: "side-head" }, names, mode, label);
-}
-
-function defaultSides() {
-  const other = models.find(({ name, fits }) => fits && name !== settings.model)?.name ?? settings.model;
-  const { temperature } = settings.sampling;
-  return [
-    { model: settings.model, chat: false, temperature },
-    { model: other, chat: other === settings.model, temperature },
-  ];
 }
 
 function show() {
@@ -502,7 +368,7 @@ part("text-undo").addEventListener("click", () => {
   show();
   if (state.view === "tokens") begin(readTokens);
 });
-part("show-text-settings").addEventListener("click", () => togglePanel("show-text-settings", ""));
+part("show-text-settings").addEventListener("click", () => togglePanel("show-text-settings"));
 part("text-views").addEventListener("click", ({ target }) => target.dataset.view && setView(target.dataset.view));
 part("text-mode").addEventListener("change", ({ target }) => {
   state.chat = target.value === "chat";
@@ -543,7 +409,7 @@ function openChat() {
 
 if (state.settings) settings = { ...settings, ...state.settings, model: settings.model };
 state.sides ??= defaultSides();
-if (window.matchMedia("(min-width: 1200px)").matches) togglePanel("show-text-settings", "");
+if (window.matchMedia("(min-width: 1200px)").matches) togglePanel("show-text-settings");
 box.value = state.text;
 speak(props.value);
 whenMounted("text-trim", () => {

@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from llama_demo.messages import Messages
     from llama_demo.runtime import Runtime
 
-SCRIPTS = ("page.js", "text_view.js", "token_chart.js", "token_export.js", "token_view.js", "text.js")
+SCRIPTS = (
+    "page.js",
+    "text_view.js",
+    "token_chart.js",
+    "token_export.js",
+    "token_view.js",
+    "text_branches.js",
+    "text_compare.js",
+    "text.js",
+)
 LENGTH = 128
 """Tokens of a continuation where nothing else is chosen: short enough to read, choose and go on."""
 NAMES = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")

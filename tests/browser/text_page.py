@@ -1,0 +1,105 @@
+"""What a visitor does on the text tab, in their words."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from playwright.sync_api import Locator, Page, expect
+
+SECONDS = 120_000
+
+
+class TextPage:
+    def __init__(self, page: Page, address: str) -> None:
+        self.page = page
+        self.address = address
+        page.set_default_timeout(30_000)
+        self.open()
+
+    def open(self) -> None:
+        self.page.goto(self.address)
+        self.page.wait_for_function("window.llamaDemo && document.querySelector('#message textarea')")
+        self.page.click("#text-tab-button")
+        self.ready()
+
+    def ready(self) -> None:
+        """Waits until the tab's own script runs and has put its settings back."""
+        self.page.wait_for_selector("#text-trim", state="attached")
+        expect(self.page.locator("#text-go")).not_to_be_empty()
+
+    @property
+    def box(self) -> Locator:
+        return self.page.locator("#text-box")
+
+    @property
+    def text(self) -> str:
+        return self.box.input_value()
+
+    @property
+    def new_part(self) -> str:
+        """What is marked as new."""
+        return self.page.locator("#text-backdrop mark").evaluate("mark => mark.textContent")  # type: ignore[no-any-return]
+
+    @property
+    def error(self) -> str:
+        return self.page.locator("#text-error").evaluate("place => place.textContent")  # type: ignore[no-any-return]
+
+    @property
+    def branches(self) -> Locator:
+        return self.page.locator("#text-branches button")
+
+    @property
+    def tokens(self) -> Locator:
+        return self.page.locator("#tokens [data-index]")
+
+    @property
+    def alternatives(self) -> Locator:
+        return self.page.locator("#token-alternatives button")
+
+    def set_number(self, control: str, value: float) -> None:
+        field = self.page.locator(f"#text-{control} input[type=number]")
+        # The settings are a drawer on a phone: out of sight, they are set all the same.
+        field.evaluate(
+            "(field, value) => { field.value = value; field.dispatchEvent(new Event('input', { bubbles: true }));"
+            " field.dispatchEvent(new Event('blur')) }",
+            str(value),
+        )
+
+    def greedy(self, length: int) -> None:
+        self.set_number("temperature", 0)
+        self.set_number("max-new-tokens", length)
+
+    def view(self, name: str) -> None:
+        self.page.click(f"#text-views [data-view={name}]")
+        expect(self.page.locator("#text-column")).to_have_attribute("data-view", name)
+
+    def go(self, *, button: str = "#text-go") -> None:
+        """Starts, and waits for the end."""
+        self.start(button=button)
+        self.wait_until_idle()
+
+    def start(self, *, button: str = "#text-go") -> None:
+        self.page.click(button)
+        self.page.wait_for_selector("body.text-busy", timeout=SECONDS)
+
+    def wait_until_idle(self) -> None:
+        expect(self.page.locator("body")).not_to_have_class(re.compile("text-busy"), timeout=SECONDS)
+
+    def read_tokens(self) -> None:
+        self.view("tokens")
+        self.wait_for_tokens()
+
+    def wait_for_tokens(self) -> None:
+        self.page.wait_for_selector("#tokens [data-index]", timeout=SECONDS)
+        self.wait_until_idle()
+        expect(self.page.locator("#tokens .live")).to_have_count(0, timeout=SECONDS)
+
+    def token_text(self) -> str:
+        return "".join(self.tokens.all_text_contents()).replace("⏎\n", "\n")
+
+    def stored(self) -> dict[str, Any]:
+        """What the browser keeps of the tab."""
+        self.page.wait_for_timeout(400)
+        kept: dict[str, Any] = self.page.evaluate("JSON.parse(localStorage.getItem('llama-demo.text'))")
+        return kept
