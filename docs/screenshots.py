@@ -70,7 +70,7 @@ def text_pictures(
     page.goto(address)
     page.wait_for_function("window.llamaDemo && document.querySelector('#message textarea')")
     page.click("#text-tab-button")
-    page.wait_for_selector("#text-trim", state="attached")
+    page.wait_for_selector("body.text-ready")
     for control, value in (("seed", 11), ("max-new-tokens", 72), ("temperature", 0.7)):
         page.locator(f"#text-{control} input[type=number]").evaluate(
             "(field, value) => { field.value = value; field.dispatchEvent(new Event('input', { bubbles: true })) }",

@@ -113,47 +113,6 @@ function generate({ again = false } = {}) {
   ask({ kind: "complete", sides: [sideRequest(prompt)] }, meta);
 }
 
-// Goes on with alternative `id` in the place of token `index`: a new branch, by the ids themselves.
-function choose(index, id) {
-  if (busy) return;
-  const scores = tokenView.scores();
-  begin(() => {
-    keepTyped();
-    remember();
-    const inside = index >= scores.head;
-    const [head, headText] = inside ? [scores.head, scores.headText] : [0, 0];
-    const prefix = scores.text.slice(0, headText) + scores.texts.slice(head, index).join("");
-    const skip = scores.texts.slice(0, head).join("").length;
-    const meta = { kind: "complete", chat: state.chat, head, headText, prefix, from: prefix.length, skip, live: index };
-    meta.before = scores.text.slice(0, headText);
-    const prompt = [...scores.ids.slice(0, index), id];
-    ask({ kind: "complete", sides: [sideRequest(prompt, { n: 1, model: scores.model })] }, meta);
-  });
-}
-
-function readTokens() {
-  const branch = current();
-  const chat = window.llamaDemoTokens;
-  const meta = { kind: "score", head: 0, headText: 0, newFrom: state.mark?.[0] ?? Infinity };
-  const data = { kind: "score", model: settings.model };
-  if (chat) {
-    delete window.llamaDemoTokens;
-    keepTyped();
-    remember();
-    Object.assign(data, chat);
-    meta.chatReply = chat.turns.at(-1).content;
-  } else if (untouched(branch) && (branch.head || branch.exact)) {
-    data.source = branch.ids;
-    Object.assign(meta, { head: branch.head, headText: branch.headText });
-  } else data.source = state.text;
-  if (data.source === "") {
-    tokenView.clear();
-    show();
-    return;
-  }
-  ask(data, meta);
-}
-
 function update(view) {
   if (!busy || view?.id !== busy.id) return;
   busy.heard = Date.now();
@@ -224,17 +183,6 @@ function finish(asked, side) {
   box.value = state.text;
   if (side && !side.error && parts.some(({ finish: end }) => end === "stop")) say("text-note", words.nothing);
   if (asked.live !== null && asked.live !== undefined) begin(readTokens);
-}
-
-function scored(asked, view) {
-  if (!view.scores) return;
-  const scores = JSON.parse(view.scores);
-  if (asked.chatReply !== undefined) takeChat(asked, scores);
-  let characters = 0;
-  const before = scores.texts.slice(0, asked.head).join("").length - asked.headText;
-  scores.newFrom = scores.texts.findIndex((text) => (characters += text.length) - before > asked.newFrom);
-  if (scores.newFrom < 0) scores.newFrom = Infinity;
-  tokenView.show({ ...scores, head: asked.head, headText: asked.headText, text: state.text });
 }
 
 // Puts the text into the box; while it streams, an end that is in sight stays in sight.
@@ -341,6 +289,13 @@ window.llamaDemoText = {
     if (action && !busy) action();
   },
   restored: () => settingsValues(settings).slice(1),
+  // The controls show what `restored` gave them.
+  settled() {
+    if (document.body.classList.contains("text-ready")) return;
+    document.body.classList.add("text-ready");
+    if (window.llamaDemoTokens) openChat();
+    else if (state.view === "tokens") begin(readTokens);
+  },
   defaults: () => settingsValues(settingsOf(defaults)).slice(1),
   stop() {
     if (!busy || busy.stopped) return;
@@ -401,19 +356,9 @@ window.addEventListener("llama-demo:tokens", openChat);
 window.addEventListener("pagehide", saveNow);
 watch("value", () => (props.value?.words ? speak(props.value) : update(props.value)));
 
-function openChat() {
-  if (!window.llamaDemoTokens) return;
-  if (busy) lost();
-  setView("tokens");
-}
-
 if (state.settings) settings = { ...settings, ...state.settings, model: settings.model };
 state.sides ??= defaultSides();
 if (window.matchMedia("(min-width: 1200px)").matches) togglePanel("show-text-settings");
 box.value = state.text;
 speak(props.value);
-whenMounted("text-trim", () => {
-  trigger("restore");
-  if (window.llamaDemoTokens) openChat();
-  else if (state.view === "tokens") begin(readTokens);
-});
+whenMounted("text-trim", () => trigger("restore")); // without it Gradio shows an empty seed as 0

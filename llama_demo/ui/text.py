@@ -29,6 +29,7 @@ SCRIPTS = (
     "token_view.js",
     "text_branches.js",
     "text_compare.js",
+    "text_tokens.js",
     "text.js",
 )
 LENGTH = 128
@@ -98,7 +99,8 @@ def build_text(runtime: Runtime, wording: Wording, model: Any) -> None:
             reset = wording.make(gr.Button, {"value": "chat.reset"}, elem_id="reset-text-settings", size="sm")
     everything = [model, *controls]
     bridge.run(fn=None, js="(...values) => window.llamaDemoText.start(values)", inputs=everything, **_HIDDEN)
-    bridge.restore(fn=None, js="() => window.llamaDemoText.restored()", outputs=controls, **_HIDDEN)
+    restoring = bridge.restore(fn=None, js="() => window.llamaDemoText.restored()", outputs=controls, **_HIDDEN)
+    restoring.then(fn=None, js="() => window.llamaDemoText.settled()", **_HIDDEN)
     reset.click(fn=None, js="() => window.llamaDemoText.defaults()", outputs=controls, **_HIDDEN)
     closer.click(fn=None, js="() => window.llamaDemoText.closeDrawers()", **_HIDDEN)
     answering = bridge.ask(

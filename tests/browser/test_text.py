@@ -167,6 +167,46 @@ def test_undo_regenerate_and_going_on(text: TextPage) -> None:
     expect(text.branches).to_have_count(3)
 
 
+def test_a_seed_repeats_its_text(context: BrowserContext, inside: Inside) -> None:
+    text = TextPage(context.new_page(), inside.address)
+    text.set_number("max-new-tokens", 12)
+    text.set_number("temperature", 1.2)
+    text.page.fill("#text-seed input", "5")
+    text.box.fill(STORY)
+    made = []
+    for _ in range(2):
+        text.go()
+        expect(text.page.locator("#text-stats")).to_contain_text("seed 5")
+        made.append(text.text)
+        text.page.click("#text-undo")
+        assert text.text == STORY
+    assert made[0] == made[1] != STORY
+
+
+def test_taking_an_alternative_while_it_is_written_stops_the_others(text: TextPage) -> None:
+    text.set_number("n", 2)
+    text.set_number("max-new-tokens", 2000)
+    text.box.fill(STORY)
+    text.start()
+    text.page.wait_for_function("() => document.querySelector('#text-cards .card-text')?.textContent.length > 30")
+    so_far = text.page.locator("#text-cards .card-text").first.text_content() or ""
+    text.page.locator("#text-cards .card button").first.click()
+    text.wait_until_idle()
+    assert text.text.startswith(STORY + so_far)
+    expect(text.branches).to_have_count(2)
+
+
+def test_an_edit_by_an_input_method_leaves_the_box_to_it(text: TextPage) -> None:
+    """Hangul comes in several steps; a script that writes into the box in between breaks the syllable."""
+    devtools = text.page.context.new_cdp_session(text.page)
+    text.box.focus()
+    for step in ("ㅎ", "하", "한"):
+        devtools.send("Input.imeSetComposition", {"text": step, "selectionStart": 1, "selectionEnd": 1})
+    devtools.send("Input.insertText", {"text": "한"})
+    assert text.text == "한"
+    assert text.stored()["text"] == "한"
+
+
 def test_the_text_its_branches_and_its_settings_survive_a_reload(text: TextPage) -> None:
     text.greedy(8)
     text.box.fill(PROMPT)

@@ -25,8 +25,7 @@ class TextPage:
 
     def ready(self) -> None:
         """Waits until the tab's own script runs and has put its settings back."""
-        self.page.wait_for_selector("#text-trim", state="attached")
-        expect(self.page.locator("#text-go")).not_to_be_empty()
+        self.page.wait_for_selector("body.text-ready")
 
     @property
     def box(self) -> Locator:
