@@ -44,18 +44,13 @@ async def run_batch(
     the run, as closing the generator does. What was written then stays, and the next run goes on from there. While
     nothing happens the same progress comes again, so that whoever reads can leave.
     """
-    turns = asyncio.Semaphore(window)
-    begun: deque[tuple[Row, asyncio.Task[Mapping[str, Value]]]] = deque()
-
-    async def one(row: Row) -> Mapping[str, Value]:
-        async with turns:
-            return await work(row)
+    begun: deque[tuple[Row, asyncio.Future[Mapping[str, Value]]]] = deque()
 
     def begin() -> None:
         """Rows are read as places for them become free."""
         waiting = sum(not task.done() for _, task in begun)
         while waiting < window and len(begun) < AHEAD * window and (row := next(output.remaining, None)) is not None:
-            begun.append((row, asyncio.create_task(one(row))))
+            begun.append((row, asyncio.ensure_future(work(row))))
             waiting += 1
 
     try:
@@ -79,7 +74,7 @@ async def run_batch(
 def _write(
     output: Output,
     row: Row,
-    task: asyncio.Task[Mapping[str, Value]],
+    task: asyncio.Future[Mapping[str, Value]],
     own_errors: tuple[type[Exception], ...],
     worded: Callable[[Exception], str],
 ) -> None:
