@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib import util
 from pathlib import Path
 
@@ -43,11 +42,11 @@ from llama_demo.errors import (
     NoModel,
     Unsupported,
 )
-from llama_demo.placement import Placement, Shape, place
+from llama_demo.placement import BYTES_EACH, HEAD_ROOM_BYTES, Placement, Shape, place
 from llama_demo.placement_plan import GPU_HEAD_ROOM_BYTES
 from llama_demo.settings import Settings
 from llama_demo.tokenizer import Tokenizer
-from llama_demo.values import LoadProgress, Sampling
+from llama_demo.values import LoadProgress, LoadStep, Sampling
 
 ANALYSIS = "/analysis"
 """Ends the name under which a model's second graph, for scores and features, is leased."""
@@ -129,9 +128,7 @@ class Loader:
 
     def _chosen(self, entry: Entry) -> tuple[Quantization, Placement]:
         """The type that a checkpoint is converted to: the most exact one that fits. Raises `DoesNotFit`."""
-        if self._on_gpu(entry):
-            return "f16", self._place_on_gpu(entry)
-        *others, last = CONVERTED_TO if is_converted(entry) else ("q8_0",)
+        *others, last = self._types(entry)
         for to in others:
             with suppress(DoesNotFit):
                 return to, self._place(entry, to)
@@ -140,18 +137,10 @@ class Loader:
     def _on_gpu(self, entry: Entry) -> bool:
         return self._gpu_bytes > 0 and runs_in_transformers(entry, self._settings.device)
 
-    def _place_on_gpu(self, entry: Entry) -> Placement:
-        bytes_each = 4.0 if self._settings.reproducible or self._settings.dtype == "float32" else 2.0
-        return place(
-            entry.name,
-            read_shape(entry, "f32" if bytes_each == 4 else "f16"),
-            device=self._settings.device,
-            budget_bytes=self._gpu_bytes,
-            context_tokens=self._settings.context_tokens,
-            contexts=CACHED_CONTEXTS,
-            bytes_each=bytes_each,
-            head_room_bytes=GPU_HEAD_ROOM_BYTES,
-        )
+    def _types(self, entry: Entry) -> tuple[Quantization, ...]:
+        if self._on_gpu(entry):
+            return ("f32" if self._settings.reproducible or self._settings.dtype == "float32" else "f16",)
+        return CONVERTED_TO if is_converted(entry) else ("q8_0",)
 
     def _shape(self, entry: Entry, to: Quantization) -> Shape:
         if (entry.name, to) not in self._shapes:
@@ -159,15 +148,21 @@ class Loader:
         return self._shapes[entry.name, to]
 
     def _place(self, entry: Entry, to: Quantization) -> Placement:
-        shape = self._shape(entry, to)
+        if self._on_gpu(entry):
+            device, budget_bytes, head_room_bytes = self._settings.device, self._gpu_bytes, GPU_HEAD_ROOM_BYTES
+            bytes_each = BYTES_EACH[to]
+        else:
+            device, budget_bytes, head_room_bytes = CPU, self._budget_bytes, HEAD_ROOM_BYTES
+            bytes_each = 4.0 if self._settings.reproducible else FAST_CACHE_BYTES
         return place(
             entry.name,
-            shape,
-            device=CPU,
-            budget_bytes=self._budget_bytes,
+            self._shape(entry, to),
+            device=device,
+            budget_bytes=budget_bytes,
             context_tokens=self._settings.context_tokens,
             contexts=CACHED_CONTEXTS,
-            bytes_each=4.0 if self._settings.reproducible else FAST_CACHE_BYTES,
+            bytes_each=bytes_each,
+            head_room_bytes=head_room_bytes,
         )
 
     def load(self, name: str, report: Report) -> LoadedModel:
@@ -246,7 +241,7 @@ class Loader:
         if self._on_gpu(entry):
             if not (folder / "hf").is_dir():
                 report(LoadProgress("convert"))
-                convert(source, folder / "hf", to="hf", report=partial(_report_converted, report))
+                convert(source, folder / "hf", to="hf", report=_counting(report, "convert"))
             return Files(folder / "hf", folder / "hf")
         to, _ = self._chosen(entry)
 
@@ -266,7 +261,7 @@ class Loader:
             source = hub.download(
                 entry.repo,
                 wanted_files(entry),
-                lambda done, total: report(LoadProgress("download", done, total)),
+                _counting(report, "download"),
                 revision=entry.revision,
             )
         except HubUnavailable:
@@ -288,7 +283,7 @@ class Loader:
             gguf.read_header(target)
         except BadCheckpoint:
             report(LoadProgress("convert"))
-            convert(target, lambda done, total: report(LoadProgress("convert", done, total)))
+            convert(target, _counting(report, "convert"))
         return target
 
     def _cache_folder(self, name: str, source: Path) -> Path:
@@ -355,8 +350,9 @@ class Loader:
         return gguf.read_header(files.weights).context_length
 
 
-def _report_converted(report: Report, done: int, total: int) -> None:
-    report(LoadProgress("convert", done, total))
+def _counting(report: Report, step: LoadStep) -> Callable[[int, int], None]:
+    """Tells `report` of bytes done and in all."""
+    return lambda done, total: report(LoadProgress(step, done, total))
 
 
 def _timed(report: Report) -> Report:

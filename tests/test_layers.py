@@ -44,7 +44,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "gradio": ("ui",),
-    "torch": ("checkpoints/meta", "engines/transformers",),
+    "torch": (
+        "checkpoints/meta",
+        "engines/transformers",
+    ),
     "transformers": ("engines/transformers", "loading"),
     "openvino": ("engines/openvino",),
     "openvino_genai": ("engines/openvino",),

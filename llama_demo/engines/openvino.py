@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from llama_demo.checkpoints.gguf import GGUFHeader, read_header
 from llama_demo.engines import Abilities
+from llama_demo.engines.ids import check_ids
 from llama_demo.engines.openvino_messages import (
     BLOCK_TOKENS,
     Add,
@@ -121,8 +122,7 @@ class OpenVINOEngine:
 
         Raises `ValueError` for no ids or ids that are not the model's, `PromptTooLong`, `EngineCrashed`, `Closing`.
         """
-        if not ids or min(ids) < 0 or max(ids) >= self._vocab_size:
-            raise ValueError(f"ids must be one or more numbers from 0 to {self._vocab_size - 1}")
+        check_ids(ids, self._vocab_size)
         room = self.context_tokens - len(ids)
         if room < 1:
             raise PromptTooLong(len(ids), self.context_tokens - 1)

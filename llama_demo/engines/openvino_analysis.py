@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_demo.checkpoints.gguf import read_header
 from llama_demo.engines import Abilities
+from llama_demo.engines.ids import check_endings, check_text
 from llama_demo.engines.openvino import kv_block_bytes
 from llama_demo.engines.openvino_messages import (
     BLOCK_TOKENS,
@@ -25,7 +26,7 @@ from llama_demo.engines.openvino_messages import (
     ScoreIds,
 )
 from llama_demo.engines.worker import Worker
-from llama_demo.errors import Closing, EngineCrashed, PromptTooLong, Unsupported
+from llama_demo.errors import Closing, EngineCrashed, Unsupported
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,19 +91,13 @@ class OpenVINOAnalysis:
 
     def score(self, ids: Sequence[int], top_k: int) -> Scores:
         """See `Engine.score`. Raises `ValueError`, `PromptTooLong`, `EngineCrashed`, `Closing`."""
-        self._check(ids)
+        check_text(ids, self._vocab_size, self.context_tokens)
         scores: Scores = self._call(lambda call: ScoreIds(call, tuple(ids), top_k))
         return scores
 
     def score_endings(self, prompts: Sequence[Sequence[int]], endings: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """See `Engine.score_endings`. Raises `ValueError`, `PromptTooLong`, `EngineCrashed`, `Closing`."""
-        for ids in (*prompts, *endings):
-            self._check(ids)
-        if not (prompts and endings):
-            raise ValueError("there must be prompts and endings")
-        longest = max(endings, key=len)
-        for ids in prompts:
-            self._check([*ids, *longest])
+        check_endings(prompts, endings, self._vocab_size, self.context_tokens)
         read, wanted = tuple(map(tuple, prompts)), tuple(map(tuple, endings))
         logprobs: NDArray[np.float32] = self._call(lambda call: ScoreEndings(call, read, wanted))
         return logprobs
@@ -110,7 +105,7 @@ class OpenVINOAnalysis:
     def embed(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """See `Engine.embed`. Raises `ValueError`, `PromptTooLong`, `EngineCrashed`, `Closing`."""
         for ids in batch:
-            self._check(ids)
+            check_text(ids, self._vocab_size, self.context_tokens)
         vectors: NDArray[np.float32] = self._call(lambda call: EmbedIds(call, tuple(map(tuple, batch))))
         return vectors
 
@@ -120,12 +115,6 @@ class OpenVINOAnalysis:
             self._closing = True
         self._worker.close()
         self._fail_all()
-
-    def _check(self, ids: Sequence[int]) -> None:
-        if not ids or min(ids) < 0 or max(ids) >= self._vocab_size:
-            raise ValueError(f"ids must be one or more numbers from 0 to {self._vocab_size - 1}")
-        if len(ids) > self.context_tokens:
-            raise PromptTooLong(len(ids), self.context_tokens)
 
     def _call(self, order: Any) -> Any:
         with self._lock:

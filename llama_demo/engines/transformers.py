@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from llama_demo.engines import Abilities, transformers_scoring
+from llama_demo.engines.ids import check_endings, check_text
 from llama_demo.engines.stream import TokenStream
 from llama_demo.engines.transformers_batch import PAGE_TOKENS, Batch, Request
 from llama_demo.errors import (
@@ -99,7 +100,7 @@ class TransformersEngine:
 
     def generate(self, ids: Sequence[int], sampling: Sampling) -> TokenStream:
         self._allow(self.abilities.generate, "generation")
-        self._check(ids)
+        check_text(ids, self._vocabulary, self.context_tokens)
         room = self.context_tokens - len(ids)
         if room < 1:
             raise PromptTooLong(len(ids), self.context_tokens - 1)
@@ -112,25 +113,19 @@ class TransformersEngine:
 
     def score(self, ids: Sequence[int], top_k: int) -> Scores:
         self._allow(self.abilities.score, "scores")
-        self._check(ids)
+        check_text(ids, self._vocabulary, self.context_tokens)
         if not 0 <= top_k <= self._vocabulary:
             raise ValueError(f"top_k is {top_k}, but it must be from 0 to {self._vocabulary}")
         return transformers_scoring.score(self._turn, ids, top_k)
 
     def score_endings(self, prompts: Sequence[Sequence[int]], endings: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         self._allow(self.abilities.score, "scores")
-        for ids in (*prompts, *endings):
-            self._check(ids)
-        if not (prompts and endings):
-            raise ValueError("there must be prompts and endings")
-        longest = max(endings, key=len)
-        for ids in prompts:
-            self._check([*ids, *longest])
+        check_endings(prompts, endings, self._vocabulary, self.context_tokens)
         return transformers_scoring.score_endings(self._turn, prompts, endings)
 
     def embed(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         for ids in batch:
-            self._check(ids)
+            check_text(ids, self._vocabulary, self.context_tokens)
         return transformers_scoring.embed(self._turn, batch, self._hidden_size)
 
     def close(self) -> None:
@@ -144,15 +139,6 @@ class TransformersEngine:
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-
-    def _check(self, ids: Sequence[int]) -> None:
-        """An id that the model does not have would raise in the shared step, and end it for everyone."""
-        if not ids:
-            raise ValueError("ids are empty")
-        if min(ids) < 0 or max(ids) >= self._vocabulary:
-            raise ValueError(f"ids must be from 0 to {self._vocabulary - 1}")
-        if len(ids) > self.context_tokens:
-            raise PromptTooLong(len(ids), self.context_tokens)
 
     def _allow(self, able: bool, feature: str) -> None:
         if not able:

@@ -144,7 +144,7 @@ def _bridge(runtime: Runtime, wording: Wording, replies: Replies) -> Any:
     folder = resources.files(__package__)
 
     async def stop(identity: Any) -> None:
-        replies.stop(identity)
+        replies.stoppers.stop(identity)
 
     def start(words: Messages) -> dict[str, Any]:
         value = {

@@ -15,8 +15,8 @@ from gradio.utils import get_upload_folder
 from llama_demo.classify.labels import labels_from
 from llama_demo.classify.results import Trained, Verdict, Verdicts
 from llama_demo.classify.zero_shot import ZeroShot
-from llama_demo.errors import InvalidParameter, LlamaDemoError
-from llama_demo.observe import LOG
+from llama_demo.errors import InvalidParameter
+from llama_demo.ui.endpoints import optional_text, worded
 
 if TYPE_CHECKING:
     from llama_demo.runtime import Runtime
@@ -54,8 +54,8 @@ class ClassifyEndpoints:
             threshold: no label below this probability
         """
         try:
-            service, model = self._runtime.classification, self._text("model", model)
-            if self._text("classifier", classifier):
+            service, model = self._runtime.classification, optional_text("model", model)
+            if optional_text("classifier", classifier):
                 if labels:
                     raise InvalidParameter("labels", labels, "left out where a classifier is named")
                 updates = service.classify(texts, classifier, model=model, abstain_below=threshold)
@@ -66,7 +66,7 @@ class ClassifyEndpoints:
             found = await _last(updates, Verdicts)
             return [_public(verdict) for verdict in found.verdicts]
         except Exception as error:
-            raise self._worded(error) from None
+            raise worded(self._runtime, error) from None
 
     async def train_classifier(
         self, examples: list[dict[str, Any]], name: str = "", model: str = "", prompt: str = ""
@@ -80,24 +80,14 @@ class ClassifyEndpoints:
             prompt: what each text is read in, with {text} where it goes; empty for one that suits the labels
         """
         try:
-            chosen = self._text("model", model) or self._runtime.default_model
+            chosen = optional_text("model", model) or self._runtime.default_model
             updates = self._runtime.classification.train(
-                examples, name, model=chosen, prompt=self._text("prompt", prompt)
+                examples, name, model=chosen, prompt=optional_text("prompt", prompt)
             )
             made = await _last(updates, Trained)
             return {"name": made.name, "prompt": made.prompt, **made.report.public(), "file": _download(made.path)}
         except Exception as error:
-            raise self._worded(error) from None
-
-    def _text(self, name: str, value: object) -> str:
-        if value is not None and not isinstance(value, str):
-            raise InvalidParameter(name, value, "a text")
-        return value or ""
-
-    def _worded(self, error: Exception) -> Any:
-        if not isinstance(error, LlamaDemoError):
-            LOG.error("an endpoint failed", exc_info=error)
-        return gr.Error(self._runtime.messages().error(error), print_exception=False)
+            raise worded(self._runtime, error) from None
 
 
 async def _last(updates: AsyncGenerator[Any, None], kind: type[T]) -> T:

@@ -10,20 +10,27 @@ import json
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from llama_demo.errors import InvalidParameter, LlamaDemoError
 from llama_demo.leasing import Stopper
 from llama_demo.messages import Messages
 from llama_demo.observe import LOG
-from llama_demo.ui.replies import View, loading_words, read_identity, waiting_words
+from llama_demo.ui.asked import (
+    Stoppers,
+    View,
+    loading_words,
+    read_identity,
+    read_model,
+    read_object,
+    read_sampling,
+    waiting_words,
+)
 from llama_demo.values import (
     Completion,
     CompletionRequest,
     Continuation,
     LoadProgress,
-    Sampling,
     ScoredText,
     Waiting,
     turns_from,
@@ -35,7 +42,6 @@ if TYPE_CHECKING:
 TOP_K = 8
 """Alternatives that the token view shows of each token."""
 MAX_SIDES = 2
-_SAMPLING = frozenset(field.name for field in fields(Sampling))
 
 
 class Completions:
@@ -43,39 +49,30 @@ class Completions:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._stoppers: dict[str, Stopper] = {}
+        self.stoppers = Stoppers()
 
     async def answer(self, request: Any) -> AsyncGenerator[View, None]:
         """The views of one request; the last one has `done`. An error is a view too: one sentence, no traceback."""
         identity, language = read_identity(request)
         words = self._runtime.messages(language)
-        stopper = self._stoppers[identity] = Stopper()
         view = _view(identity)
-        try:
-            given = request if isinstance(request, Mapping) else {}
-            views = (
-                self._score(given, identity, words, stopper)
-                if given.get("kind") == "score"
-                else self._complete(given, identity, words, stopper)
-            )
-            async with aclosing(views):
-                async for view in views:
-                    yield view
-            if not view["done"]:
-                yield {**view, "note": "", "done": True}
-        except Exception as error:
-            if not isinstance(error, LlamaDemoError):
-                LOG.exception("the text tab's request failed")
-            yield {**view, "note": "", "error": words.error(error), "done": True}
-        finally:
-            if self._stoppers.get(identity) is stopper:
-                del self._stoppers[identity]
-            stopper.stop()
-
-    def stop(self, identity: Any) -> None:
-        """Ends the request called `identity`, if it is in progress. Nobody can know another visitor's identity."""
-        if isinstance(identity, str) and (stopper := self._stoppers.get(identity)) is not None:
-            stopper.stop()
+        with self.stoppers.opened(identity) as stopper:
+            try:
+                given = request if isinstance(request, Mapping) else {}
+                views = (
+                    self._score(given, identity, words, stopper)
+                    if given.get("kind") == "score"
+                    else self._complete(given, identity, words, stopper)
+                )
+                async with aclosing(views):
+                    async for view in views:
+                        yield view
+                if not view["done"]:
+                    yield {**view, "note": "", "done": True}
+            except Exception as error:
+                if not isinstance(error, LlamaDemoError):
+                    LOG.exception("the text tab's request failed")
+                yield {**view, "note": "", "error": words.error(error), "done": True}
 
     async def _complete(
         self, request: Mapping[str, Any], identity: str, words: Messages, stopper: Stopper
@@ -118,7 +115,7 @@ class Completions:
             source = turns_from(request["turns"], None, request.get("system_prompt") or "")
         scores = self._runtime.generation.score(
             source,  # type: ignore[arg-type]  # anything may have been sent: the generation checks it
-            model=_model(request, self._runtime.default_model),
+            model=read_model(request, self._runtime.default_model),
             top_k=TOP_K,
             stopper=stopper,
         )
@@ -151,23 +148,16 @@ class Completions:
 
 def read_side(side: Any, default_model: str) -> tuple[str, CompletionRequest]:
     """The model and the request of one side. Raises `InvalidInput`: whoever writes to the port can send anything."""
-    if not isinstance(side, Mapping):
-        raise InvalidParameter("request", type(side).__name__, "an object")
-    sampling = side.get("sampling")
-    if not isinstance(sampling, Mapping):
-        raise InvalidParameter("sampling", type(sampling).__name__, "an object")
-    for name in sampling:
-        if name not in _SAMPLING:
-            raise InvalidParameter("sampling", name, f"one of {', '.join(sorted(_SAMPLING))}")
+    side = read_object(side)
     wanted = CompletionRequest(
-        side.get("prompt"),  # type: ignore[arg-type]  # it is checked where it is made
-        Sampling(**sampling),
+        side.get("prompt"),  # it is checked where it is made
+        read_sampling(side),
         side.get("stops", ()),
         side.get("n", 1),
         as_chat=side.get("as_chat") is True,
         trim=side.get("trim") is True,
     )
-    return _model(side, default_model), wanted
+    return read_model(side, default_model), wanted
 
 
 def _sides(request: Mapping[str, Any]) -> Sequence[Any]:
@@ -175,13 +165,6 @@ def _sides(request: Mapping[str, Any]) -> Sequence[Any]:
     if not isinstance(sides, list) or not 1 <= len(sides) <= MAX_SIDES:
         raise InvalidParameter("sides", type(sides).__name__, f"a list of 1 to {MAX_SIDES} requests")
     return sides
-
-
-def _model(given: Mapping[str, Any], default_model: str) -> str:
-    model = given.get("model") or default_model
-    if not isinstance(model, str):
-        raise InvalidParameter("model", model, "a text")
-    return model
 
 
 def _progress(update: LoadProgress | Waiting, words: Messages, working: str) -> str:

@@ -71,7 +71,7 @@ class Endpoints:
                 async for update in updates:
                     yield update.text if isinstance(update, Reply) else ""
         except Exception as error:
-            raise self._worded(error) from None
+            raise worded(self._runtime, error) from None
 
     async def generate(  # noqa: PLR0917 - the fixed public interface
         self,
@@ -122,7 +122,7 @@ class Endpoints:
                         texts = [one.text for one in update.continuations]
                     yield texts if request.n > 1 else texts[0]
         except Exception as error:
-            raise self._worded(error) from None
+            raise worded(self._runtime, error) from None
 
     async def score(self, text: str, model: str = "", top_k: int = _SCORED_TOP_K) -> list[dict[str, Any]]:
         """What the model thinks of a text: each token with its log-probability and the likeliest alternatives.
@@ -142,24 +142,31 @@ class Endpoints:
                     scored = update if isinstance(update, ScoredText) else None
             return [] if scored is None else [_token(token) for token in scored.tokens]
         except Exception as error:
-            raise self._worded(error) from None
+            raise worded(self._runtime, error) from None
 
     async def models(self) -> list[dict[str, Any]]:
         """Every model with its state, and whether it fits on this machine."""
         try:
             return [summary.public() for summary in self._runtime.models()]
         except Exception as error:
-            raise self._worded(error) from None
+            raise worded(self._runtime, error) from None
 
     def _model(self, name: object) -> str:
-        if name is not None and not isinstance(name, str):
-            raise InvalidParameter("model", name, "a text")
-        return name or self._runtime.default_model
+        return optional_text("model", name) or self._runtime.default_model
 
-    def _worded(self, error: Exception) -> Any:
-        if not isinstance(error, LlamaDemoError):
-            LOG.error("an endpoint failed", exc_info=error)
-        return gr.Error(self._runtime.messages().error(error), print_exception=False)
+
+def optional_text(name: str, value: object) -> str:
+    """An argument that may be left out. Raises `InvalidParameter`."""
+    if value is not None and not isinstance(value, str):
+        raise InvalidParameter(name, value, "a text")
+    return value or ""
+
+
+def worded(runtime: Runtime, error: Exception) -> Any:
+    """The error as Gradio sends it: one sentence; what we did not expect goes into the log."""
+    if not isinstance(error, LlamaDemoError):
+        LOG.error("an endpoint failed", exc_info=error)
+    return gr.Error(runtime.messages().error(error), print_exception=False)
 
 
 def _token(scored: ScoredToken) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from llama_demo.messages import DEFAULT_LANGUAGE, Messages, size
+from llama_demo.ui.asked import loading_words
 from llama_demo.ui.display import build_display
-from llama_demo.ui.replies import loading_words
 from llama_demo.ui.words import Wording
 from llama_demo.values import ModelState
 

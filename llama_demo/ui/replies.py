@@ -5,24 +5,28 @@ It sees plain values and the runtime, never a component, a tokenizer or a model.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llama_demo.errors import EmptyMessage, InvalidParameter, LlamaDemoError
-from llama_demo.generation import Stopper
-from llama_demo.messages import DEFAULT_LANGUAGE, Messages, size
+from llama_demo.errors import EmptyMessage, LlamaDemoError
+from llama_demo.messages import Messages
 from llama_demo.observe import LOG
+from llama_demo.ui.asked import (
+    Stoppers,
+    View,
+    loading_words,
+    read_identity,
+    read_model,
+    read_object,
+    read_sampling,
+    waiting_words,
+)
 from llama_demo.values import ChatUpdate, LoadProgress, Reply, Sampling, Turn, Waiting, turns_from
 
 if TYPE_CHECKING:
     from llama_demo.runtime import Runtime
-
-View = dict[str, Any]
-"""What the page shows of a reply in progress: small, of constant size but for the text, and in the visitor's words."""
-_SAMPLING = frozenset(field.name for field in fields(Sampling))
-_ID_CHARACTERS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,45 +45,35 @@ class Replies:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._stoppers: dict[str, Stopper] = {}
+        self.stoppers = Stoppers()
 
     async def reply(self, request: Any) -> AsyncGenerator[View, None]:
         """The views of one reply; the last one has `done`. An error is a view too: one sentence, no traceback."""
         identity, language = read_identity(request)
         words = self._runtime.messages(language)
-        stopper = self._stoppers[identity] = Stopper()
-        try:
-            question = read_question(request, self._runtime.default_model)
-            updates = self._runtime.generation.chat(
-                question.turns,
-                model=question.model,
-                sampling=question.sampling,
-                continue_last=question.continue_last,
-                stopper=stopper,
-            )
-            last: ChatUpdate | None = None
-            view = _view(identity)
-            async with aclosing(updates):
-                async for update in updates:
-                    if update is not last:
-                        last, view = update, self._show(identity, update, words)
-                    yield view
-            if not view["done"]:
-                yield {**view, "note": "", "finish": "cancelled", "done": True}
-        except LlamaDemoError as error:
-            yield _view(identity, error=words.error(error), done=True)
-        except Exception as error:
-            LOG.exception("the page's reply failed")
-            yield _view(identity, error=words.error(error), done=True)
-        finally:
-            if self._stoppers.get(identity) is stopper:
-                del self._stoppers[identity]
-            stopper.stop()
-
-    def stop(self, identity: Any) -> None:
-        """Ends the reply called `identity`, if it is in progress. Nobody can know another visitor's identity."""
-        if isinstance(identity, str) and (stopper := self._stoppers.get(identity)) is not None:
-            stopper.stop()
+        with self.stoppers.opened(identity) as stopper:
+            try:
+                question = read_question(request, self._runtime.default_model)
+                updates = self._runtime.generation.chat(
+                    question.turns,
+                    model=question.model,
+                    sampling=question.sampling,
+                    continue_last=question.continue_last,
+                    stopper=stopper,
+                )
+                last: ChatUpdate | None = None
+                view = _view(identity)
+                async with aclosing(updates):
+                    async for update in updates:
+                        if update is not last:
+                            last, view = update, self._show(identity, update, words)
+                        yield view
+                if not view["done"]:
+                    yield {**view, "note": "", "finish": "cancelled", "done": True}
+            except Exception as error:
+                if not isinstance(error, LlamaDemoError):
+                    LOG.exception("the page's reply failed")
+                yield _view(identity, error=words.error(error), done=True)
 
     def _show(self, identity: str, update: ChatUpdate, words: Messages) -> View:
         if isinstance(update, Waiting):
@@ -94,17 +88,8 @@ class Replies:
 
 def read_question(request: Any, default_model: str) -> Question:
     """Reads what the page sent. Raises `InvalidInput`: whoever writes to the port can send anything."""
-    if not isinstance(request, Mapping):
-        raise InvalidParameter("request", type(request).__name__, "an object")
-    sampling = request.get("sampling")
-    if not isinstance(sampling, Mapping):
-        raise InvalidParameter("sampling", type(sampling).__name__, "an object")
-    for name in sampling:
-        if name not in _SAMPLING:
-            raise InvalidParameter("sampling", name, f"one of {', '.join(sorted(_SAMPLING))}")
-    model = request.get("model") or default_model
-    if not isinstance(model, str):
-        raise InvalidParameter("model", model, "a text")
+    request = read_object(request)
+    sampling, model = read_sampling(request), read_model(request, default_model)
     identity, _ = read_identity(request)
     turns = turns_from(request.get("turns"), None, request.get("system_prompt") or "")
     if turns and turns[-1].role == "user" and not turns[-1].content.strip():
@@ -113,38 +98,9 @@ def read_question(request: Any, default_model: str) -> Question:
         id=identity,
         turns=turns,
         model=model,
-        sampling=Sampling(**sampling),
+        sampling=sampling,
         continue_last=request.get("continue_last") is True,
     )
-
-
-def read_identity(request: Any) -> tuple[str, str]:
-    """The reply's name, which the page drew at random, and the visitor's language."""
-    given = request if isinstance(request, Mapping) else {}
-    identity, language = given.get("id"), given.get("language")
-    return (
-        identity[:_ID_CHARACTERS] if isinstance(identity, str) else "",
-        language if isinstance(language, str) else DEFAULT_LANGUAGE,
-    )
-
-
-def waiting_words(waiting: Waiting, words: Messages) -> str:
-    """The place in the line, and about how long it takes."""
-    if waiting.seconds is None:
-        return words("chat.waiting", place=waiting.place)
-    return words("chat.waiting_seconds", place=waiting.place, seconds=max(1, round(waiting.seconds)))
-
-
-def loading_words(progress: LoadProgress, words: Messages) -> str:
-    """The step of the load, its bytes where it counts them, and its seconds."""
-    step = words(f"models.step_{progress.step}", place=progress.place or 1)
-    seconds = round(progress.seconds)
-    if progress.done_bytes is None:
-        return words("models.progress", step=step, seconds=seconds)
-    done = size(progress.done_bytes)
-    if progress.total_bytes is None:
-        return words("models.progress_bytes", step=step, done=done, seconds=seconds)
-    return words("models.progress_total", step=step, done=done, total=size(progress.total_bytes), seconds=seconds)
 
 
 def _view(identity: str, **data: Any) -> View:

@@ -124,7 +124,7 @@ def _bridge(runtime: Runtime, wording: Wording, completions: Completions) -> Any
     folder = resources.files(__package__)
 
     async def stop(identity: Any) -> None:
-        completions.stop(identity)
+        completions.stoppers.stop(identity)
 
     def start(words: Messages) -> dict[str, Any]:
         models = [

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from llama_demo.checkpoints import gguf
 from llama_demo.checkpoints.whole import replacing
+from tests.checkpoints.killed import writer
 
 _WRITER = """
 import sys
@@ -24,19 +23,9 @@ with replacing(Path(sys.argv[1]), 10) as file:
 """
 
 
-def writer(target: Path) -> subprocess.Popen[str]:
-    """Another process that is in the middle of writing `target`."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", _WRITER, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "writing\n"
-    return process
-
-
 def test_what_a_killed_process_left_is_gone_after_the_next_run(tmp_path: Path) -> None:
     target = tmp_path / "model.gguf"
-    with writer(target) as process:
+    with writer(_WRITER, target) as process:
         process.send_signal(signal.SIGKILL)
     assert len(list(tmp_path.iterdir())) == 1
     with replacing(target, 10) as file:
@@ -47,7 +36,7 @@ def test_what_a_killed_process_left_is_gone_after_the_next_run(tmp_path: Path) -
 
 def test_what_another_process_is_writing_is_left_to_it(tmp_path: Path) -> None:
     target = tmp_path / "model.gguf"
-    with writer(target) as process:
+    with writer(_WRITER, target) as process:
         with replacing(target, 10) as file:
             file.write(b"whole")
         assert target.read_bytes() == b"whole"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from llama_demo.checkpoints.whole import remove_abandoned, replacing_folder
 from llama_demo.errors import DiskFull
+from tests.checkpoints.killed import writer
 
 _WRITER = """
 import sys
@@ -25,19 +24,9 @@ with replacing_folder(Path(sys.argv[1]), 10) as folder:
 """
 
 
-def writer(target: Path) -> subprocess.Popen[str]:
-    """Another process that is in the middle of writing `target`."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", _WRITER, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "writing\n"
-    return process
-
-
 def test_a_killed_process_leaves_nothing_under_the_name_and_the_next_one_clears_up(tmp_path: Path) -> None:
     target = tmp_path / "model"
-    with writer(target) as process:
+    with writer(_WRITER, target) as process:
         assert not target.exists()
         process.send_signal(signal.SIGKILL)
     assert not target.exists()
@@ -49,7 +38,7 @@ def test_a_killed_process_leaves_nothing_under_the_name_and_the_next_one_clears_
 
 
 def test_what_another_process_is_writing_is_left_to_it(tmp_path: Path) -> None:
-    with writer(tmp_path / "model") as process:
+    with writer(_WRITER, tmp_path / "model") as process:
         remove_abandoned(tmp_path)
         assert len(list(tmp_path.iterdir())) == 1
         process.communicate("")

@@ -15,8 +15,8 @@ import pytest
 
 from llama_demo.errors import EngineCrashed, PromptTooLong
 from llama_demo.messages import messages
+from llama_demo.ui.asked import View
 from llama_demo.ui.completions import TOP_K, Completions, score_columns
-from llama_demo.ui.replies import View
 from llama_demo.ui.text import PRESETS, SCRIPTS, TEMPLATE, page_words
 from llama_demo.values import (
     Completion,
@@ -223,7 +223,7 @@ def test_stop_ends_the_continuation_and_only_that_one() -> None:
         async for view in completions.answer(asked(side(), id=identity)):
             seen.append(view)
             if len(seen) == stop_at:
-                completions.stop(identity)
+                completions.stoppers.stop(identity)
         return seen
 
     async def both() -> tuple[list[View], list[View]]:
@@ -239,7 +239,7 @@ def test_stop_ends_the_continuation_and_only_that_one() -> None:
 
 @pytest.mark.parametrize("identity", [None, 5, "unknown", ["x"]])
 def test_stopping_what_is_not_there_does_nothing(identity: Any) -> None:
-    tab()[0].stop(identity)
+    tab()[0].stoppers.stop(identity)
 
 
 def test_a_closed_page_ends_both_sides() -> None:

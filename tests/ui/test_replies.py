@@ -11,7 +11,8 @@ import pytest
 
 from llama_demo.errors import Busy, EngineCrashed
 from llama_demo.messages import messages
-from llama_demo.ui.replies import Replies, View, loading_words, read_question, stats_words, waiting_words
+from llama_demo.ui.asked import View, loading_words, waiting_words
+from llama_demo.ui.replies import Replies, read_question, stats_words
 from llama_demo.values import LoadProgress, Sampling, Speed, Waiting
 from tests.ui.scripted import echo, reply, scripted
 
@@ -118,7 +119,7 @@ def test_stop_ends_the_reply_and_only_that_one() -> None:
         async for view in replies.reply(question(id=identity)):
             seen.append(view)
             if len(seen) == stop_at:
-                replies.stop(identity)
+                replies.stoppers.stop(identity)
         return seen
 
     async def both() -> tuple[list[View], list[View]]:
@@ -134,7 +135,7 @@ def test_stop_ends_the_reply_and_only_that_one() -> None:
 
 @pytest.mark.parametrize("identity", [None, 5, "unknown", ["x"]])
 def test_stopping_what_is_not_there_does_nothing(identity: Any) -> None:
-    Replies(scripted()).stop(identity)
+    Replies(scripted()).stoppers.stop(identity)
 
 
 def test_a_closed_page_ends_the_request() -> None:
