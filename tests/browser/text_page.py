@@ -8,6 +8,13 @@ from typing import Any
 from playwright.sync_api import Locator, Page, expect
 
 SECONDS = 120_000
+_WATCH_FOR_BUSY = """(longest) => {
+  const seen = (resolve) => document.body.classList.contains("text-busy") && resolve(true);
+  window.wasBusy = new Promise((resolve) => {
+    new MutationObserver(() => seen(resolve)).observe(document.body, { attributeFilter: ["class"] });
+    setTimeout(() => resolve(false), longest);
+  });
+}"""
 
 
 class TextPage:
@@ -79,8 +86,10 @@ class TextPage:
         self.wait_until_idle()
 
     def start(self, *, button: str = "#text-go") -> None:
+        """A request that is refused at once may be over before one looks: so the page itself watches for its begin."""
+        self.page.evaluate(_WATCH_FOR_BUSY, SECONDS)
         self.page.click(button)
-        self.page.wait_for_selector("body.text-busy", timeout=SECONDS)
+        assert self.page.evaluate("window.wasBusy")
 
     def wait_until_idle(self) -> None:
         expect(self.page.locator("body")).not_to_have_class(re.compile("text-busy"), timeout=SECONDS)
