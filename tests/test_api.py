@@ -25,8 +25,8 @@ class Runtime:
     def refusal(self) -> LlamaDemoError | None:
         return self.error
 
-    def messages(self) -> Any:
-        return messages()
+    def messages(self, language: str) -> Any:
+        return messages(language)
 
 
 @pytest.fixture
@@ -52,3 +52,5 @@ def test_health_is_503_with_the_reason_otherwise(client: TestClient, runtime: Ru
     answer = client.get("/health")
     assert answer.status_code == 503
     assert answer.json()["reason"] == messages().error(error)
+    answer = client.get("/health", headers={"Accept-Language": "ko-KR,ko;q=0.9"})
+    assert answer.json()["reason"] == messages("ko").error(error)

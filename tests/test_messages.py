@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llama_demo import errors, hub_errors
-from llama_demo.messages import languages, messages, shortened, size
+from llama_demo.messages import languages, messages, preferred, shortened, size
 
 PACKAGE = Path(errors.__file__).parent
 ERRORS = [
@@ -66,6 +66,25 @@ def test_hostile_data_cannot_flood_a_message_or_break_its_line() -> None:
 
 def test_an_unknown_language_gets_the_default_one() -> None:
     assert messages("xx").language == "en"
+
+
+@pytest.mark.parametrize(
+    ("header", "language"),
+    [
+        ("ko-KR,ko;q=0.9,en-US;q=0.8", "ko"),
+        ("en-GB, ko;q=0.7", "en"),
+        ("fr, de;q=0.9, ko;q=0.2", "ko"),
+        ("ko;q=0, en;q=0.1", "en"),
+        ("ko;q=many", "en"),
+        ("", "en"),
+        ("*", "en"),
+        ("xx-" * 1_000_000, "en"),
+    ],
+)
+def test_the_language_is_the_one_that_the_browser_asks_for_first_among_those_there_are(
+    header: str, language: str
+) -> None:
+    assert preferred(header) == language
 
 
 @pytest.mark.parametrize(("count", "words"), [(1_500, "2 kB"), (145_000_000, "145 MB"), (13_476_831_232, "13.5 GB")])

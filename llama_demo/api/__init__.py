@@ -8,6 +8,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from llama_demo.messages import preferred
+
 if TYPE_CHECKING:
     from llama_demo.runtime import Runtime
 
@@ -15,13 +17,13 @@ if TYPE_CHECKING:
 def routes(runtime: Runtime) -> list[Route]:
     """`GET /health`: 200 whenever a request would be accepted, else 503 with the reason."""
 
-    async def health(_: Request) -> JSONResponse:
+    async def health(request: Request) -> JSONResponse:
         refusal = runtime.refusal()
         status = runtime.registry.status(runtime.default_model)
         state = {"model": runtime.default_model, "state": str(status.state)}
         if refusal is None:
             return JSONResponse({"status": "ok", **state})
-        reason = runtime.messages().error(refusal)
-        return JSONResponse({"status": "unavailable", "reason": reason, **state}, status_code=503)
+        words = runtime.messages(preferred(request.headers.get("accept-language", "")))
+        return JSONResponse({"status": "unavailable", "reason": words.error(refusal), **state}, status_code=503)
 
     return [Route("/health", health, methods=["GET"])]

@@ -1,4 +1,4 @@
-"""Every word shown to a person, from one JSON table a language. A second language is one more file here."""
+"""Every word shown to a person, from one JSON table a language. Another language is one more file here."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from importlib import resources
 from llama_demo.errors import LlamaDemoError
 
 DEFAULT_LANGUAGE = "en"
+_HEADER_CHARACTERS = 500
+"""Of an `Accept-Language` header, which anybody can make as long as they like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,18 @@ def languages() -> tuple[str, ...]:
     folder = resources.files(__package__)
     found = {file.name.removesuffix(".json") for file in folder.iterdir() if file.name.endswith(".json")}
     return (DEFAULT_LANGUAGE, *sorted(found - {DEFAULT_LANGUAGE}))
+
+
+def preferred(accept_language: str) -> str:
+    """The language of an `Accept-Language` header that its sender likes best of those there is a table for."""
+    wishes = []
+    for position, part in enumerate(accept_language[:_HEADER_CHARACTERS].split(",")):
+        tag, _, weight = part.strip().partition(";q=")
+        try:
+            wishes.append((-float(weight or 1), position, tag.split("-")[0].lower()))
+        except ValueError:
+            continue
+    return next((tag for weight, _, tag in sorted(wishes) if weight < 0 and tag in languages()), DEFAULT_LANGUAGE)
 
 
 @cache
