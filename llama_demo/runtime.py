@@ -20,6 +20,7 @@ from llama_demo.observe import LOG, one_line
 from llama_demo.registry import Plan, Registry
 from llama_demo.settings import Settings
 from llama_demo.values import LoadProgress, ModelState
+from llama_demo.visitors import Visitors
 
 MEMORY_SHARE = 0.8
 """Of what is free at the start: the page, the tokenizers and the system need the rest."""
@@ -69,6 +70,7 @@ class Runtime:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.visitors = Visitors(public=settings.public, password=settings.owner_password)
         self.catalog: Catalog
         self._everything, self.default_model = read_catalog(
             settings.model, Path(settings.catalog) if settings.catalog else None

@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 from llama_demo.errors import InvalidSetting
 
 PREFIX = "LLAMA_DEMO_"
+OWNER_PASSWORD = PREFIX + "OWNER_PASSWORD"
+"""Never a flag, which every user of the machine could read in the list of processes."""
+_SPACE = "SPACE_ID"
+_SHARE_PROXIES = "127.0.0.1"
+"""A public link's tunnel ends on this machine."""
+_SPACE_PROXIES = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,127.0.0.1"
+"""Between a Space and its visitors stands its host's own network."""
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
 
@@ -24,6 +32,8 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 7860
     share: bool = False
+    public: bool = False
+    trusted_proxies: str = ""
     model: str = ""
     catalog: str = ""
     device: str = "cpu"
@@ -38,6 +48,9 @@ class Settings:
     message_characters: int = 100_000
     concurrent: int = 64
     queue: int = 512
+    owner_password: str = field(default="", repr=False, metadata={"environment": True})
+    space: bool = field(default=False, metadata={"environment": True})
+    """Whether this is a Hugging Face Space, whose page stands in a frame of another site."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +78,10 @@ def _boolean(text: str) -> bool:
     if text.lower() in _FALSE:
         return False
     raise ValueError(text)
+
+
+def _networks(text: str) -> str:
+    return ",".join(str(ip_network(part.strip())) for part in text.split(",") if part.strip())
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
@@ -98,6 +115,17 @@ _DETAILS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "host": ("an address", "the address to listen on; 0.0.0.0 for every network of this machine", str),
     "port": ("a whole number from 1 to 65535", "the port to listen on", _whole(1, 65535)),
     "share": ("on or off", "make a public link that lives for up to a week", _boolean),
+    "public": (
+        "on or off",
+        "for strangers: limits for each visitor, and no owner's functions without the owner's password; on with a"
+        " public link and on a Space unless turned off",
+        _boolean,
+    ),
+    "trusted_proxies": (
+        "addresses or networks, with commas between them",
+        "proxies in front of this server, which are believed when they say whom they pass on",
+        _networks,
+    ),
     "model": ("a model's name, a folder or a .gguf file", "the model to start with; the embedded one if empty", str),
     "catalog": ("a .toml or .json file", "your own models, and which of all models visitors may choose", str),
     "device": (
@@ -149,8 +177,9 @@ _DETAILS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
 
 
 def options() -> tuple[Option, ...]:
-    """Every setting, in the order of `Settings`."""
-    return tuple(Option(field.name, field.default, *_DETAILS[field.name]) for field in fields(Settings))
+    """Every setting that people choose, in the order of `Settings`; not what the environment alone says."""
+    chosen = (one for one in fields(Settings) if not one.metadata.get("environment"))
+    return tuple(Option(one.name, one.default, *_DETAILS[one.name]) for one in chosen)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -188,6 +217,11 @@ def read_settings(given: Mapping[str, str], environment: Mapping[str, str]) -> S
                 raise InvalidSetting(source, text, option.expected) from None
             break
     values["cache_dir"] = Path(values.get("cache_dir", Settings.cache_dir)).expanduser()
+    values["owner_password"] = environment.get(OWNER_PASSWORD, "")
+    values["space"] = bool(environment.get(_SPACE))
+    if values["space"] or values.get("share"):
+        values.setdefault("public", True)
+        values.setdefault("trusted_proxies", _SPACE_PROXIES if values["space"] else _SHARE_PROXIES)
     return Settings(**values)
 
 

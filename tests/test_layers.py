@@ -36,8 +36,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("table_output",),
     ("tables",),
     ("limits", "settings", "devices", "observe", "table_lines"),
-    ("values", "messages"),
-    ("hub_errors",),
+    ("values", "messages", "visitors"),
+    ("hub_errors", "visitor_errors"),
     ("errors",),
 )
 """From the top down. A module imports from the lines below its own, and never from a neighbour on its line."""

@@ -62,3 +62,28 @@ def test_a_switch_needs_no_value_on_the_command_line() -> None:
     settings = read_settings(parsed, {})
     assert settings.reproducible
     assert not settings.share
+
+
+@pytest.mark.parametrize("environment", [{"LLAMA_DEMO_SHARE": "on"}, {"SPACE_ID": "owner/space"}])
+def test_a_public_link_and_a_space_are_public_unless_refused(environment: dict[str, str]) -> None:
+    assert read_settings({}, environment).public
+    assert read_settings({}, environment).trusted_proxies
+    assert not read_settings({"public": "off"}, environment).public
+    assert not read_settings({}, {}).public
+    assert not read_settings({}, {"LLAMA_DEMO_PUBLIC": "on"}).trusted_proxies
+
+
+def test_the_owners_password_comes_from_the_environment_alone_and_is_not_shown() -> None:
+    settings = read_settings({"owner_password": "given"}, {"LLAMA_DEMO_OWNER_PASSWORD": "correct horse"})
+    assert settings.owner_password == "correct horse"
+    assert "correct" not in repr(settings)
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert "password" not in parser.format_help().replace("the owner's password", "")
+
+
+@pytest.mark.parametrize("proxies", ["*", "example.com", "10.0.0.0/99", "10.0.0.1/8"])
+def test_only_addresses_and_networks_are_trusted(proxies: str) -> None:
+    with pytest.raises(InvalidSetting):
+        read_settings({"trusted_proxies": proxies}, {})
+    assert read_settings({"trusted_proxies": "10.0.0.0/8, ::1"}, {}).trusted_proxies == "10.0.0.0/8,::1/128"

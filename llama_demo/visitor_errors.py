@@ -1,0 +1,29 @@
+"""Why a visitor is refused, as types that carry data.
+
+InvalidInput
+├── OwnerOnly                something that only the owner may do
+└── WrongPassword
+Unavailable
+└── TooManyAttempts          at the owner's password
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llama_demo.errors import InvalidInput, Unavailable
+
+
+@dataclass(eq=False)
+class OwnerOnly(InvalidInput):
+    pass
+
+
+@dataclass(eq=False)
+class WrongPassword(InvalidInput):
+    pass
+
+
+@dataclass(eq=False)
+class TooManyAttempts(Unavailable):
+    seconds: float
