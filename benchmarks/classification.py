@@ -27,9 +27,10 @@ from llama_demo.classify import training
 from llama_demo.classify.export import export
 from llama_demo.classify.head import Backbone, Head
 from llama_demo.classify.labels import labels_from
+from llama_demo.classify.reading import by_labels
 from llama_demo.classify.report import calibration_bins, calibration_error
 from llama_demo.classify.wrapping import Wrapping
-from llama_demo.classify.zero_shot import PROMPTS, ZeroShot, choose_prompt, score
+from llama_demo.classify.zero_shot import PROMPTS, ZeroShot, choose_prompt
 from llama_demo.loading import LoadedModel
 from llama_demo.runtime import Runtime
 from llama_demo.settings import read_settings
@@ -129,9 +130,9 @@ def accuracy(runtime: Runtime, loaded: LoadedModel, path: Path, splits: int, pla
     if plain:
         zeros = np.zeros((2, seen.shape[1]), np.float32)
         judged = plain_features(runtime, Head("x", LABELS, zeros, wrapping.prompt, Backbone(loaded.entry.name)), texts)
-    found = score(loaded, ZeroShot(labels_from(LABELS)), texts, go_on)
+    found = by_labels(loaded, ZeroShot(labels_from(LABELS))).read(texts, go_on)
     assert found is not None
-    zero_shot = training.softmax(found.logits)
+    zero_shot, _ = found
     results = Results()
     for seed in range(splits):
         order = np.random.default_rng(seed).permutation(len(texts))
@@ -193,7 +194,7 @@ _LONG = [f"{name} and everything about it" for name in _SHORT]
 
 def _zero_shot_seconds(loaded: LoadedModel, names: Sequence[str], texts: Sequence[str]) -> float:
     asked = ZeroShot(labels_from(list(names)), PROMPTS[0])
-    return timed(lambda: score(loaded, asked, texts, go_on))
+    return timed(lambda: by_labels(loaded, asked).read(texts, go_on))
 
 
 def _pipeline_seconds(runtime: Runtime, loaded: LoadedModel, wrapping: Wrapping, texts: Sequence[str]) -> float:

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llama_demo.classify.labels import MOST_LABEL_CHARACTERS
+from llama_demo.errors import BadLabels
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CALIBRATION_BINS = 15
 RESAMPLES = 400
 MOST_WRONG = 10
+MOST_UNKNOWN = 10
 _NORMAL_95 = 1.959964
 
 
@@ -39,7 +43,8 @@ class Mistake:
 @dataclass(frozen=True, slots=True)
 class Report:
     """`confusion[i][j]` counts texts of label i that were called label j. Intervals are of 95 %: Wilson's for the
-    accuracy, the bootstrap's percentiles for macro-F1. `majority` is the accuracy of always naming the commonest."""
+    accuracy, the bootstrap's percentiles for macro-F1. `majority` is the accuracy of always naming the commonest.
+    `left_out` texts had none of the labels; `unknown_labels` are some that they had instead."""
 
     labels: tuple[str, ...]
     counts: tuple[int, ...]
@@ -52,10 +57,14 @@ class Report:
     calibration_error: float
     bins: tuple[Bin, ...]
     wrong: tuple[Mistake, ...]
+    left_out: int = 0
+    unknown_labels: tuple[str, ...] = ()
 
     def public(self) -> dict[str, Any]:
         """As `/train_classifier` gives it."""
-        return {**self.figures(), "most_confidently_wrong": [_fields(mistake) for mistake in self.wrong]}
+        wrong = [_fields(mistake) for mistake in self.wrong]
+        left = {"left_out": self.left_out, "unknown_labels": list(self.unknown_labels)} if self.left_out else {}
+        return {**self.figures(), "most_confidently_wrong": wrong, **left}
 
     def figures(self) -> dict[str, Any]:
         """Without anybody's texts, as it is saved with the head."""
@@ -73,32 +82,81 @@ class Report:
         }
 
 
+class Tally:
+    """Counts what a classifier says of texts whose labels are known, some at a time; of the texts it keeps only the
+    most confident mistakes. Raises `BadLabels` for a classifier that does not give each text one of its labels."""
+
+    def __init__(self, labels: Sequence[str], problem_type: str = "single_label_classification") -> None:
+        if problem_type != "single_label_classification":
+            raise BadLabels("a report needs a classifier that gives each text one of them, and this one does not")
+        self._labels = tuple(labels)
+        self._places = {label: place for place, label in enumerate(labels)}
+        self._confusion = np.zeros((len(labels), len(labels)), np.int64)
+        self._confidence: list[NDArray[np.float64]] = []
+        self._right: list[NDArray[np.bool_]] = []
+        self._wrong: list[Mistake] = []
+        self._unknown: dict[str, None] = {}
+        self._left_out = 0
+
+    def add(self, texts: Sequence[str], truth: Sequence[str], scores: Sequence[Mapping[str, float]]) -> None:
+        """Texts with their labels, and the probability of every label of the classifier for each. A text whose label
+        is empty or none of the classifier's is left out, and counted."""
+        known = [place for place, label in enumerate(truth) if label in self._places]
+        self._left_out += len(truth) - len(known)
+        for label in truth:
+            if label and label not in self._places and len(self._unknown) < MOST_UNKNOWN:
+                self._unknown[label[:MOST_LABEL_CHARACTERS]] = None
+        if known:
+            shares = np.array([[scores[place][label] for label in self._labels] for place in known])
+            places = np.array([self._places[truth[place]] for place in known], dtype=np.intp)
+            self.count([texts[place] for place in known], places, shares)
+
+    def count(self, texts: Sequence[str], truth: NDArray[np.intp], probabilities: NDArray[np.float64]) -> None:
+        """`truth` [n] are places among the labels; `probabilities` [n, labels]."""
+        said, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+        right = said == truth
+        self._confusion += confusion_matrix(truth, said, len(self._labels))
+        self._confidence.append(confidence)
+        self._right.append(right)
+        worst = sorted(np.flatnonzero(~right).tolist(), key=lambda place: -confidence[place])[:MOST_WRONG]
+        self._wrong += [
+            Mistake(texts[place], self._labels[truth[place]], self._labels[said[place]], float(confidence[place]))
+            for place in worst
+        ]
+        self._wrong = sorted(self._wrong, key=lambda mistake: -mistake.probability)[:MOST_WRONG]
+
+    def report(self) -> Report:
+        """Raises `BadLabels` where no text had one of the labels."""
+        counts = self._confusion.sum(axis=1)
+        count, right = int(counts.sum()), int(np.trace(self._confusion))
+        if not count:
+            there = ", ".join(self._unknown) or "none"
+            raise BadLabels(f"the texts have {there}, and the classifier has {', '.join(self._labels)}")
+        bins = calibration_bins(np.concatenate(self._confidence), np.concatenate(self._right))
+        return Report(
+            labels=self._labels,
+            counts=tuple(counts.tolist()),
+            accuracy=right / count,
+            accuracy_interval=wilson(right, count),
+            macro_f1=macro_f1(self._confusion),
+            macro_f1_interval=_bootstrap(self._confusion),
+            majority=float(counts.max() / count),
+            confusion=tuple(tuple(row) for row in self._confusion.tolist()),
+            calibration_error=calibration_error(bins),
+            bins=bins,
+            wrong=tuple(self._wrong),
+            left_out=self._left_out,
+            unknown_labels=tuple(self._unknown),
+        )
+
+
 def report(
     labels: Sequence[str], truth: NDArray[np.intp], probabilities: NDArray[np.float64], texts: Sequence[str]
 ) -> Report:
-    """`truth` [n] are places in `labels`; `probabilities` [n, len(labels)]; `texts` are shown where they were wrong."""
-    said, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    right = said == truth
-    bins = calibration_bins(confidence, right)
-    wrong = sorted(np.flatnonzero(~right).tolist(), key=lambda place: -confidence[place])[:MOST_WRONG]
-    counts = np.bincount(truth, minlength=len(labels))
-    confusion = confusion_matrix(truth, said, len(labels))
-    return Report(
-        labels=tuple(labels),
-        counts=tuple(counts.tolist()),
-        accuracy=float(right.mean()),
-        accuracy_interval=wilson(int(right.sum()), len(right)),
-        macro_f1=macro_f1(confusion),
-        macro_f1_interval=_bootstrap(truth, said, len(labels)),
-        majority=float(counts.max() / len(truth)),
-        confusion=tuple(tuple(row) for row in confusion.tolist()),
-        calibration_error=calibration_error(bins),
-        bins=bins,
-        wrong=tuple(
-            Mistake(texts[place], labels[truth[place]], labels[said[place]], float(confidence[place]))
-            for place in wrong
-        ),
-    )
+    """As `Tally`, of all texts at once: `truth` [n] are places in `labels`, `probabilities` are [n, len(labels)]."""
+    tally = Tally(labels)
+    tally.count(texts, truth, probabilities)
+    return tally.report()
 
 
 def confusion_matrix(truth: NDArray[np.intp], said: NDArray[np.intp], count: int) -> NDArray[np.int64]:
@@ -142,11 +200,10 @@ def calibration_error(bins: Sequence[Bin]) -> float:
     return sum(each.count * abs(each.accuracy - each.confidence) for each in bins) / total
 
 
-def _bootstrap(truth: NDArray[np.intp], said: NDArray[np.intp], count: int) -> tuple[float, float]:
-    drawn = np.random.default_rng(0)
-    cells = confusion_matrix(truth, said, count).ravel()
-    draws = drawn.multinomial(len(truth), cells / cells.sum(), RESAMPLES)
-    scores = [macro_f1(draw.reshape(count, count)) for draw in draws]
+def _bootstrap(confusion: NDArray[np.int64]) -> tuple[float, float]:
+    count, cells = int(confusion.sum()), confusion.ravel()
+    draws = np.random.default_rng(0).multinomial(count, cells / count, RESAMPLES)
+    scores = [macro_f1(draw.reshape(confusion.shape)) for draw in draws]
     low, high = np.percentile(scores, (2.5, 97.5))
     return float(low), float(high)
 

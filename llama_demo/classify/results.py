@@ -40,14 +40,48 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """One verdict a text, in order, by `classifier` (a head's name, empty for zero-shot) on `model`."""
+    """One verdict a text, in order, by `classifier` (a head's name, empty for zero-shot) on `model`, which read each
+    text inside `prompt`. `problem_type` is what the scores are: see `Head.scores`."""
 
     classifier: str
     model: str
+    prompt: str
+    problem_type: str
     verdicts: tuple[Verdict, ...]
 
 
 ClassifyUpdate = LoadProgress | Waiting | Working | Verdicts
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some words of a text, from its character `start` to before `end`. `scores` are what is said of the text without
+    them; `effects` how much lower each label's log-odds then are (the value, in a regression): above 0 where these
+    words speak for the label, below 0 where they speak against it."""
+
+    start: int
+    end: int
+    scores: Mapping[str, float]
+    effects: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What moved the decision on `text`, which is what was read of it. `method` says how that was found: each part was
+    left out in turn, `words_each` words together; there are none where the text is a single word."""
+
+    classifier: str
+    model: str
+    prompt: str
+    problem_type: str
+    text: str
+    verdict: Verdict
+    parts: tuple[Part, ...]
+    words_each: int
+    method: str = "leave_one_out"
+
+
+ExplainUpdate = LoadProgress | Waiting | Working | Explanation
 
 
 @dataclass(frozen=True, slots=True)

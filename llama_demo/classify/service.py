@@ -10,20 +10,32 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from llama_demo.checkpoints.llama import Checkpoint
 from llama_demo.classify import head as heads
 from llama_demo.classify import training, zero_shot
+from llama_demo.classify.attribution import effects, parts_of
 from llama_demo.classify.checkpoint import is_classifier, read_checkpoint
 from llama_demo.classify.examples import Examples, examples_from
 from llama_demo.classify.export import export
-from llama_demo.classify.features import Features
+from llama_demo.classify.features import Features, Told
 from llama_demo.classify.head import Backbone, Head
+from llama_demo.classify.reading import Reader, by_head, by_labels, embed, probe
 from llama_demo.classify.report import report
-from llama_demo.classify.results import ClassifyUpdate, Trained, TrainUpdate, Verdicts, Working, verdicts
+from llama_demo.classify.results import (
+    ClassifyUpdate,
+    ExplainUpdate,
+    Explanation,
+    Part,
+    Trained,
+    TrainUpdate,
+    Verdicts,
+    Working,
+    verdicts,
+)
 from llama_demo.classify.store import Heads
 from llama_demo.classify.wrapping import Wrapping, texts_from
 from llama_demo.classify.zero_shot import PROMPTS, ZeroShot
@@ -32,24 +44,18 @@ from llama_demo.errors import (
     TargetExists,
     UnknownClassifier,
     UnknownModel,
-    Unsupported,
     WrongBackbone,
 )
 from llama_demo.leasing import Done, Leasing, Stopper
 from llama_demo.limits import Limits
 from llama_demo.loading import LoadedModel, Report
 from llama_demo.messages import Messages
+from llama_demo.tokenizer import Tokenizer
 from llama_demo.values import LoadProgress, Waiting
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 FEATURES_BYTES = 256_000_000
-PROBE_TEXT = "The harbour lies below the old town."
-"""What tells a backbone from another: the features of this text, saved with every head."""
 
 T = TypeVar("T")
-Told = Callable[[int, int], bool]
 
 
 class Classification:
@@ -84,21 +90,7 @@ class Classification:
         stopper: Stopper | None = None,
     ) -> AsyncGenerator[ClassifyUpdate, None]:
         """How likely `model` finds each label of each text. Raises `InvalidInput`, and as `Leasing.call`."""
-        read = texts_from(texts, self._limits)
-        _check_share(abstain_below)
-
-        def work(loaded: LoadedModel, progress: _Progress) -> Verdicts | None:
-            if not loaded.engine.abilities.score:
-                raise Unsupported("zero-shot classification", loaded.entry.name)
-            found = zero_shot.score(loaded, asked, read, progress.step("read"))
-            if found is None:
-                return None
-            names, shares = [label.name for label in asked.labels], training.softmax(found.logits)
-            kind = "single_label_classification"
-            made = verdicts(names, kind, shares, found.cut_characters, abstain_below)
-            return Verdicts("", loaded.entry.name, made)
-
-        async with aclosing(self._run(model, work, stopper)) as updates:
+        async with aclosing(self._verdicts(texts, asked, model, abstain_below, stopper)) as updates:
             async for update in updates:
                 yield update
 
@@ -113,19 +105,34 @@ class Classification:
     ) -> AsyncGenerator[ClassifyUpdate, None]:
         """What the trained head says of each text, on the model that it was trained on unless `model` is another name
         of it. A checkpoint that classifies goes by its model's name. Raises `InvalidInput`, and as `Leasing.call`."""
-        read = texts_from(texts, self._limits)
-        _check_share(abstain_below)
         head = self.find(classifier)
+        async with aclosing(self._verdicts(texts, head, self._home(head, model), abstain_below, stopper)) as updates:
+            async for update in updates:
+                yield update
 
-        def work(loaded: LoadedModel, progress: _Progress) -> Verdicts | None:
-            found = self._scores(loaded, head, read, progress.step("read"))
-            if found is None:
-                return None
-            scores, cut = found
-            made = verdicts(head.labels, head.problem_type, scores, cut, abstain_below)
-            return Verdicts(head.name, loaded.entry.name, made)
+    async def explain(
+        self,
+        text: str,
+        by: str | ZeroShot,
+        *,
+        model: str = "",
+        abstain_below: float = 0.0,
+        stopper: Stopper | None = None,
+    ) -> AsyncGenerator[ExplainUpdate, None]:
+        """Which words moved the decision on one text, by a trained head's name or by labels (then on `model`).
 
-        async with aclosing(self._run(self._home(head, model), work, stopper)) as updates:
+        Raises `InvalidInput`, and as `Leasing.call`.
+        """
+        (whole,) = texts_from([text], self._limits)
+        _check_share(abstain_below)
+        how = by if isinstance(by, ZeroShot) else self.find(by)
+        home = model if isinstance(how, ZeroShot) else self._home(how, model)
+
+        def work(loaded: LoadedModel, progress: _Progress) -> Explanation | None:
+            reader = self._reader(loaded, how)
+            return _explain(reader, loaded.tokenizer, whole, abstain_below, progress.step("read"))
+
+        async with aclosing(self._run(home, work, stopper)) as updates:
             async for update in updates:
                 yield update
 
@@ -171,6 +178,24 @@ class Classification:
         except FileExistsError:
             raise TargetExists(str(target)) from None
 
+    async def _verdicts(
+        self, texts: object, by: Head | ZeroShot, model: str, abstain_below: float, stopper: Stopper | None
+    ) -> AsyncGenerator[ClassifyUpdate, None]:
+        taken = texts_from(texts, self._limits)
+        _check_share(abstain_below)
+
+        def work(loaded: LoadedModel, progress: _Progress) -> Verdicts | None:
+            reader = self._reader(loaded, by)
+            found = reader.read(taken, progress.step("read"))
+            if found is None:
+                return None
+            made = verdicts(reader.labels, reader.problem_type, *found, abstain_below)
+            return Verdicts(reader.classifier, reader.model, reader.prompt, reader.problem_type, made)
+
+        async with aclosing(self._run(model, work, stopper)) as updates:
+            async for update in updates:
+                yield update
+
     async def _run(
         self, model: str, work: Callable[[LoadedModel, _Progress], T | None], stopper: Stopper | None
     ) -> AsyncGenerator[LoadProgress | Waiting | Working | T, None]:
@@ -204,27 +229,8 @@ class Classification:
 
     # On the thread that `Leasing.call` starts.
 
-    def _scores(
-        self, loaded: LoadedModel, head: Head, texts: tuple[str, ...], told: Told
-    ) -> tuple[NDArray[np.float64], list[int]] | None:
-        head.check_backbone(loaded.entry.name, self._probe(loaded))
-        found = self._embed(loaded, Wrapping(head.prompt), texts, told)
-        return None if found is None else (head.scores(found[0]), found[1])
-
-    def _embed(
-        self, loaded: LoadedModel, wrapping: Wrapping, texts: tuple[str, ...], told: Told
-    ) -> tuple[NDArray[np.float32], list[int]] | None:
-        if not loaded.engine.abilities.embed:
-            raise Unsupported("trained classifiers", loaded.entry.name)
-        read = [wrapping.read(loaded.tokenizer, text, loaded.engine.context_tokens) for text in texts]
-        made = self._features.embed(loaded.engine, loaded.entry.name, [each.ids for each in read], told)
-        return None if made is None else (made, [each.cut_characters for each in read])
-
-    def _probe(self, loaded: LoadedModel) -> NDArray[np.float32]:
-        found = self._embed(loaded, Wrapping("{text}"), (PROBE_TEXT,), lambda _, __: True)
-        assert found is not None
-        probe: NDArray[np.float32] = found[0][0]
-        return probe
+    def _reader(self, loaded: LoadedModel, by: Head | ZeroShot) -> Reader:
+        return by_labels(loaded, by) if isinstance(by, ZeroShot) else by_head(loaded, by, self._features)
 
     def _train(
         self, loaded: LoadedModel, examples: Examples, wrapping: Wrapping | None, path: Path, progress: _Progress
@@ -233,7 +239,7 @@ class Classification:
             candidates = [Wrapping(prompt) for prompt in PROMPTS]
             able = loaded.engine.abilities.score
             wrapping = zero_shot.choose_prompt(loaded, candidates, examples.labels) if able else candidates[0]
-        found = self._embed(loaded, wrapping, examples.texts, progress.step("read"))
+        found = embed(loaded, self._features, wrapping, examples.texts, progress.step("read"))
         if found is None:
             return None
         classes = np.array(examples.classes, dtype=np.intp)
@@ -248,7 +254,7 @@ class Classification:
             weight=fitted.weight.astype(np.float32),
             prompt=wrapping.prompt,
             backbone=Backbone(loaded.entry.name, loaded.entry.repo, _revision(loaded.entry.package)),
-            probe=self._probe(loaded),
+            probe=probe(loaded, self._features),
             figures={**made.figures(), "examples": len(examples.texts), "penalty": fitted.penalty},
         )
         heads.save(head, path)
@@ -275,6 +281,34 @@ class _Progress:
 
     def cancel(self) -> None:
         self._ended.set()
+
+
+def _explain(reader: Reader, tokenizer: Tokenizer, text: str, abstain_below: float, told: Told) -> Explanation | None:
+    whole = reader.read((text,), told)
+    if whole is None:
+        return None
+    (verdict,) = verdicts(reader.labels, reader.problem_type, *whole, abstain_below)
+    text = text[: len(text) - verdict.cut_characters]
+    parts = parts_of(text, len(tokenizer.encode_text(text)))
+    found = reader.read(parts.variants, told) if parts.variants else (np.empty((0, len(reader.labels))), ())
+    if found is None:
+        return None
+    moved = effects(reader.problem_type, whole[0][0], found[0])
+    rows = zip(parts.spans, found[0].tolist(), moved.tolist(), strict=True)
+    made = [
+        Part(start, end, dict(zip(reader.labels, scores, strict=True)), dict(zip(reader.labels, effect, strict=True)))
+        for (start, end), scores, effect in rows
+    ]
+    return Explanation(
+        reader.classifier,
+        reader.model,
+        reader.prompt,
+        reader.problem_type,
+        text,
+        verdict,
+        tuple(made),
+        words_each=parts.words,
+    )
 
 
 def _check_share(value: object) -> None:

@@ -75,12 +75,11 @@ class Likelihoods:
 
 
 def score(
-    loaded: LoadedModel, asked: ZeroShot, texts: Sequence[str], told: Callable[[int, int], bool]
+    loaded: LoadedModel, asked: ZeroShot, wrapping: Wrapping, texts: Sequence[str], told: Callable[[int, int], bool]
 ) -> Likelihoods | None:
-    """None where `told` ended it. Blocks; raises `PromptTooLong` where the prompt leaves no room for a text, and what
-    the engine raises."""
+    """How likely each label is after each text inside `wrapping`, one of `asked.wrappings()`; None where `told` ended
+    it. Blocks; raises `PromptTooLong` where the prompt leaves no room for a text, and what the engine raises."""
     names = [label.name for label in asked.labels]
-    wrapping = choose_prompt(loaded, asked.wrappings(), names)
     dropped, endings = label_endings(loaded.tokenizer, wrapping, names)
     room = loaded.engine.context_tokens - max(map(len, endings)) + dropped
     least = len(loaded.tokenizer.encode_text(wrapping.wrap("")))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from llama_demo.classify import report
+from llama_demo.errors import BadLabels
 
 
 def test_the_figures_are_what_scikit_learn_makes_of_them() -> None:
@@ -49,3 +50,37 @@ def test_the_most_confident_mistakes_come_first_and_only_mistakes() -> None:
     ]
     assert "text" not in str(made.figures())
     assert made.public()["most_confidently_wrong"][0]["probability"] == 0.9
+
+
+def test_texts_judged_some_at_a_time_give_the_report_of_all_at_once() -> None:
+    rng = np.random.default_rng(5)
+    truth = rng.integers(0, 3, 200)
+    probabilities = rng.dirichlet([1.0] * 3, 200)
+    texts = [f"text {number}" for number in range(200)]
+    tally = report.Tally("abc")
+    for start in range(0, 200, 30):
+        some = slice(start, start + 30)
+        scores = [dict(zip("abc", row, strict=True)) for row in probabilities[some].tolist()]
+        tally.add(texts[some], ["abc"[place] for place in truth[some]], scores)
+    assert tally.report() == report.report("abc", truth, probabilities, texts)
+
+
+def test_a_text_whose_label_the_classifier_does_not_have_is_left_out_and_said() -> None:
+    sure = {"a": 0.9, "b": 0.1}
+    tally = report.Tally("ab")
+    tally.add(["one", "two", "three", "four"], ["a", "c", "", "b"], [sure] * 4)
+    made = tally.report()
+    assert (made.accuracy, made.counts, made.left_out, made.unknown_labels) == (0.5, (1, 1), 2, ("c",))
+    assert made.public()["left_out"] == 2
+    assert "left_out" not in made.figures()
+
+
+def test_there_is_no_report_without_a_label_in_common_nor_of_other_kinds() -> None:
+    tally = report.Tally("ab")
+    tally.add([str(number) for number in range(50)], [f"label {number}" for number in range(50)], [{}] * 50)
+    with pytest.raises(BadLabels, match=r"label 0, .*the classifier has a, b") as raised:
+        tally.report()
+    assert "label 49" not in raised.value.problem
+    for kind in ("multi_label_classification", "regression"):
+        with pytest.raises(BadLabels, match="one of them"):
+            report.Tally("ab", kind)

@@ -16,7 +16,7 @@ from llama_demo.catalog import EMBEDDED
 from llama_demo.checkpoints.llama import read_folder
 from llama_demo.classify import head as heads
 from llama_demo.classify.labels import labels_from
-from llama_demo.classify.results import Trained, Verdicts, Working
+from llama_demo.classify.results import Explanation, Trained, Verdicts, Working
 from llama_demo.classify.service import Classification
 from llama_demo.classify.zero_shot import ZeroShot
 from llama_demo.engines.transformers import TransformersEngine
@@ -153,6 +153,61 @@ def test_zero_shot_gives_a_probability_for_every_label(world: World) -> None:
     for verdict in found.verdicts:
         assert sum(verdict.scores.values()) == pytest.approx(1.0)
         assert verdict.label == max(verdict.scores, key=verdict.scores.__getitem__)
+
+
+def odds(share: float) -> float:
+    return float(np.log(share / (1 - share)))
+
+
+@pytest.mark.parametrize("by", ["mine", ZeroShot(labels_from(["sea", "land"]))])
+def test_an_explanation_tells_what_leaving_each_word_out_does(world: World, trained: Trained, by: Any) -> None:
+    def scores(text: str) -> Any:
+        if isinstance(by, str):
+            return last(world.service.classify([text], by)).verdicts[0].scores
+        return last(world.service.zero_shot([text], by, model=MODEL)).verdicts[0].scores
+
+    text = "school and tide and boats"
+    model = MODEL if isinstance(by, ZeroShot) else ""
+    made = last(world.service.explain(text, by, model=model))
+    assert isinstance(made, Explanation)
+    assert made.method == "leave_one_out"
+    assert made.words_each == 1
+    assert [text[part.start : part.end] for part in made.parts] == text.split()
+    assert made.verdict.scores == pytest.approx(scores(text), abs=1e-4)
+    left = scores("and tide and boats")
+    assert made.parts[0].scores == pytest.approx(left, abs=1e-4)
+    for label in ("sea", "land"):
+        assert made.parts[0].effects[label] == pytest.approx(odds(scores(text)[label]) - odds(left[label]), abs=2e-3)
+    if by == "mine":
+        assert made.parts[0].effects["land"] > 0 > made.parts[4].effects["land"]
+
+
+def test_an_explanation_reads_all_its_variants_at_once_and_only_what_fits_the_context(
+    world: World, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    embed = world.loaded.engine.embed
+
+    def counting(batch: Any) -> Any:
+        asked.append(len(batch))
+        return embed(batch)
+
+    monkeypatch.setattr(world.loaded.engine, "embed", counting)
+    made = last(world.service.explain("boats and nets " * 400, "mine"))
+    assert made.words_each > 1
+    assert len(made.parts) in asked
+    assert made.verdict.cut_characters == 6000 - len(made.text)
+    assert made.parts[-1].end == len(made.text.rstrip())
+    assert last(world.service.explain("boats", "mine")).parts == ()
+    with pytest.raises(BadExamples):
+        last(world.service.explain(" ", "mine"))
+
+
+def test_a_stopped_explanation_gives_nothing(world: World, trained: Trained) -> None:
+    stopper = Stopper()
+    stopper.stop()
+    updates = everything(world.service.explain("boats and nets", "mine", stopper=stopper))
+    assert not any(isinstance(update, Explanation) for update in updates)
 
 
 def test_two_trainings_under_one_name_are_refused(world: World, trained: Trained) -> None:

@@ -29,6 +29,10 @@ def go_on(_: int, __: int) -> bool:
     return True
 
 
+def scored(loaded: LoadedModel, asked: ZeroShot, texts: list[str], told: Any = go_on) -> Any:
+    return score(loaded, asked, asked.wrappings()[0], texts, told)
+
+
 def by_hand(loaded: LoadedModel, text: str, *, mean: bool) -> list[float]:
     """Each label's log-likelihood behind the whole prompt, scored alone."""
     made = []
@@ -44,7 +48,7 @@ def by_hand(loaded: LoadedModel, text: str, *, mean: bool) -> list[float]:
 @pytest.mark.parametrize("prior", [True, False])
 def test_each_correction_does_what_it_says(tiny_loaded: LoadedModel, mean: bool, prior: bool) -> None:
     asked = ZeroShot(LABELS, PROMPT, normalise_length=mean, correct_prior=prior)
-    made = score(tiny_loaded, asked, TEXTS, go_on)
+    made = scored(tiny_loaded, asked, TEXTS)
     assert made is not None
     taken_off = np.mean([by_hand(tiny_loaded, text, mean=mean) for text in CONTENT_FREE], axis=0) if prior else 0.0
     for logits, text in zip(made.logits, TEXTS, strict=True):
@@ -54,10 +58,10 @@ def test_each_correction_does_what_it_says(tiny_loaded: LoadedModel, mean: bool,
 def test_a_text_has_the_same_scores_alone_and_in_company(tiny_loaded: LoadedModel) -> None:
     asked = ZeroShot(LABELS)
     texts = [f"text {'word ' * (number % 9)}{number}" for number in range(2 * CHUNK_TEXTS)]
-    together = score(tiny_loaded, asked, texts, go_on)
+    together = scored(tiny_loaded, asked, texts)
     assert together is not None
     for place in (0, 5, 63):
-        alone = score(tiny_loaded, asked, texts[place : place + 1], go_on)
+        alone = scored(tiny_loaded, asked, texts[place : place + 1])
         assert alone is not None
         assert alone.logits[0] == pytest.approx(together.logits[place], abs=1e-4)
 
@@ -100,13 +104,13 @@ def test_the_prompt_is_the_one_that_asks_for_such_labels_and_the_general_one_whe
 
 
 def test_a_long_text_is_cut_and_said_and_a_prompt_without_room_refused(tiny_loaded: LoadedModel) -> None:
-    made = score(tiny_loaded, ZeroShot(LABELS), ["the boats come back " * 200, "short"], go_on)
+    made = scored(tiny_loaded, ZeroShot(LABELS), ["the boats come back " * 200, "short"])
     assert made is not None
     assert made.cut_characters[0] > 0
     assert made.cut_characters[1] == 0
     assert np.isfinite(made.logits).all()
     with pytest.raises(PromptTooLong):
-        score(tiny_loaded, ZeroShot(LABELS, "long words " * 300), ["short"], go_on)
+        scored(tiny_loaded, ZeroShot(LABELS, "long words " * 300), ["short"])
 
 
 def test_a_cancel_is_heard_between_two_chunks(tiny_loaded: LoadedModel) -> None:
@@ -116,5 +120,5 @@ def test_a_cancel_is_heard_between_two_chunks(tiny_loaded: LoadedModel) -> None:
         told.append(done)
         return len(told) < 2
 
-    assert score(tiny_loaded, ZeroShot(LABELS), ["text"] * 200, stop) is None
+    assert scored(tiny_loaded, ZeroShot(LABELS), ["text"] * 200, stop) is None
     assert len(told) == 2
