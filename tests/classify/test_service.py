@@ -178,8 +178,6 @@ def test_an_explanation_tells_what_leaving_each_word_out_does(world: World, trai
     assert made.parts[0].scores == pytest.approx(left, abs=1e-4)
     for label in ("sea", "land"):
         assert made.parts[0].effects[label] == pytest.approx(odds(scores(text)[label]) - odds(left[label]), abs=2e-3)
-    if by == "mine":
-        assert made.parts[0].effects["land"] > 0 > made.parts[4].effects["land"]
 
 
 def test_an_explanation_reads_all_its_variants_at_once_and_only_what_fits_the_context(
