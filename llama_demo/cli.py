@@ -17,11 +17,14 @@ from llama_demo.messages import Messages, messages
 from llama_demo.model_files import add_convert_arguments, run_convert, run_download
 from llama_demo.observe import LOG, start_logging
 from llama_demo.settings import Settings, add_arguments, options, read_settings
+from llama_demo.text_arguments import add_generate_arguments, add_score_arguments
 
 if TYPE_CHECKING:
     from llama_demo.runtime import ModelSummary
 
 USAGE_STATUS = 2
+INTERRUPTED_STATUS, BROKEN_PIPE_STATUS = 130, 141
+"""As shells report a program that a signal ended."""
 
 
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
@@ -38,7 +41,10 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         print(words.error(error), file=sys.stderr)
         return USAGE_STATUS if isinstance(error, InvalidInput) else 1
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED_STATUS
+    except BrokenPipeError:  # whoever read what we print has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE_STATUS
     except Exception:
         LOG.exception("unexpected error")
         print(words("error.unexpected"), file=sys.stderr)
@@ -56,6 +62,8 @@ def _parser(words: Messages) -> argparse.ArgumentParser:
         ("bench", _bench),
         ("convert", _convert),
         ("download", _download),
+        ("generate", _generate),
+        ("score", _score),
     ):
         command = commands.add_parser(name, help=words(f"cli.{name}"), description=words(f"cli.{name}"))
         command.set_defaults(run=run)
@@ -63,6 +71,10 @@ def _parser(words: Messages) -> argparse.ArgumentParser:
             _add_bench_arguments(command, words)
         elif name == "convert":
             add_convert_arguments(command, words)
+        elif name == "generate":
+            add_generate_arguments(command, words)
+        elif name == "score":
+            add_score_arguments(command, words)
         else:
             add_arguments(command)
         if name == "download":
@@ -144,6 +156,18 @@ def _convert(parsed: argparse.Namespace, _: Settings, words: Messages) -> int:
 
 def _download(parsed: argparse.Namespace, settings: Settings, words: Messages) -> int:
     return run_download(parsed, settings, words, _say)
+
+
+def _generate(parsed: argparse.Namespace, settings: Settings, words: Messages) -> int:
+    from llama_demo.text_commands import generate
+
+    return generate(parsed, settings, words)
+
+
+def _score(parsed: argparse.Namespace, settings: Settings, words: Messages) -> int:
+    from llama_demo.text_commands import score
+
+    return score(parsed, settings, words)
 
 
 def _say(text: str) -> None:

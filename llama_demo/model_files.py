@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO, get_args
+from typing import Any, get_args
 
 from llama_demo.catalog import read_catalog
 from llama_demo.errors import InvalidSetting
 from llama_demo.messages import Messages, size
+from llama_demo.progress_line import ProgressLine
 from llama_demo.settings import Settings
-
-_AGAIN_SECONDS = 0.1
-_STEPS = 10
-"""Where nobody watches, in a log, this many lines tell of the progress."""
 
 
 def add_convert_arguments(command: argparse.ArgumentParser, words: Messages) -> None:
@@ -39,7 +34,7 @@ def run_convert(parsed: argparse.Namespace, words: Messages, say: Callable[[str]
         raise InvalidSetting("--quantize", parsed.quantize, "left out: it belongs to --to gguf")
     if to == "gguf" and parsed.dtype:
         raise InvalidSetting("--dtype", parsed.dtype, "left out: it belongs to --to hf")
-    with ProgressLine(words) as line:
+    with bytes_line(words) as line:
         convert(parsed.source, parsed.target, to=to, dtype=dtype, quantization=quantization, report=line.report)
     written = [parsed.target] if parsed.target.is_file() else list(parsed.target.iterdir())
     say(words("cli.converted", path=parsed.target, size=size(sum(file.stat().st_size for file in written))))
@@ -55,7 +50,7 @@ def run_download(parsed: argparse.Namespace, settings: Settings, words: Messages
     entry = catalog.find(parsed.name)
     path = entry.path or find_packaged(entry.package)
     if path is None:
-        with ProgressLine(words) as line:
+        with bytes_line(words) as line:
             path = hub.download(entry.repo, wanted_files(entry), line.report, revision=entry.revision)
     say(words("cli.downloaded", name=entry.name, path=path))
     return 0
@@ -67,36 +62,12 @@ def _one_of(flag: str, value: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
-class ProgressLine:
-    """Bytes done, of how many, and how fast: one line that is written over on a terminal, a few lines elsewhere."""
+def bytes_line(words: Messages) -> ProgressLine:
+    """Bytes done, of how many, and how fast."""
 
-    def __init__(
-        self, words: Messages, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._words, self._stream, self._clock = words, stream or sys.stderr, clock
-        self._started = clock()
-        self._shown = -1.0
-        self._step = 0
-
-    def report(self, done: int, total: int) -> None:
-        """May be called many times a second, from any thread."""
-        now, step = self._clock(), done * _STEPS // max(1, total)
-        watched = self._stream.isatty()
-        if not done or ((now - self._shown < _AGAIN_SECONDS) if watched else step <= self._step):
-            return
-        self._shown, self._step = now, step
-        per_second = int(done / max(1e-3, now - self._started))
+    def worded(done: int, total: int, seconds: float) -> str:
+        per_second = int(done / max(1e-3, seconds))
         left = (total - done) / max(1, per_second)
-        text = self._words(
-            "cli.progress", done=size(done), total=size(total), speed=size(per_second), seconds=f"{left:.0f}"
-        )
-        self._stream.write(f"\r{text}\033[K" if watched else f"{text}\n")
-        self._stream.flush()
+        return words("cli.progress", done=size(done), total=size(total), speed=size(per_second), seconds=f"{left:.0f}")
 
-    def __enter__(self) -> ProgressLine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._shown >= 0 and self._stream.isatty():
-            self._stream.write("\r\033[K")
-            self._stream.flush()
+    return ProgressLine(worded)

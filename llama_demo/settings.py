@@ -6,7 +6,7 @@ A flag wins over `LLAMA_DEMO_<NAME>`, and that over Gradio's own `GRADIO_SERVER_
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from ipaddress import ip_network
 from pathlib import Path
@@ -182,9 +182,11 @@ def options() -> tuple[Option, ...]:
     return tuple(Option(one.name, one.default, *_DETAILS[one.name]) for one in chosen)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Gives `parser` a flag for every setting; unset flags are left out of the namespace."""
+def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str] = ()) -> None:
+    """Gives `parser` a flag for every setting, or for those of `names`; unset flags are left out of the namespace."""
     for option in options():
+        if names and option.name not in names:
+            continue
         switch = {"nargs": "?", "const": "on"} if isinstance(option.default, bool) else {}
         shown = f"{option.help} ({option.expected}; default: {_shown(option.default)}; {option.variable})"
         parser.add_argument(

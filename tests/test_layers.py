@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "llama_demo"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("serve", "doctor", "bench", "model_files"),
-    ("bench_client",),
+    ("serve", "doctor", "bench", "model_files", "text_commands"),
+    ("bench_client", "progress_line", "text_arguments"),
     ("ui", "api"),
     ("runtime",),
     ("text_files",),

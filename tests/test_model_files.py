@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
@@ -14,8 +13,6 @@ import pytest
 
 from llama_demo import cli
 from llama_demo.checkpoints import gguf
-from llama_demo.messages import messages
-from llama_demo.model_files import ProgressLine
 from tests.checkpoints import meta_model
 from tests.checkpoints.meta_model import Shape
 from tests.hub_server import Behaviour, Refusal, serving
@@ -135,19 +132,3 @@ def test_download_brings_a_model_of_the_catalog_and_says_where_it_is(tmp_path: P
     assert (refused.returncode, unknown.returncode) == (1, 2)
     assert "waits to be granted" in refused.stderr.splitlines()[-1]
     assert "tinyllama-1.1b-chat" in unknown.stderr
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_progress_is_one_line_on_a_terminal_and_a_few_in_a_log() -> None:
-    for stream, lines, returns in ((Terminal(), 0, 51), (io.StringIO(), 10, 0)):
-        now = iter(range(1000))
-        with ProgressLine(messages(), stream, lambda now=now: next(now) / 16) as line:  # type: ignore[misc]
-            for done in range(0, 101):
-                line.report(done * 1_000_000, 100_000_000)
-        assert stream.getvalue().count("\n") == lines
-        assert abs(stream.getvalue().count("\r") - returns) <= 2
-        assert " MB of 100 MB" in stream.getvalue()

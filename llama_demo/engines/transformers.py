@@ -163,7 +163,9 @@ class TransformersEngine:
 def _load(folder: Path, device: str, dtype: str) -> Any:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # how far a load is, is the registry's to tell
     if dtype != "auto" and dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}, but it must be auto or one of {', '.join(DTYPES)}")
     source, gguf_file = (folder.parent, folder.name) if folder.is_file() else (folder, None)

@@ -1,0 +1,139 @@
+"""A file of texts in, the same with the model's completions or perplexities out: what is done with one of its rows.
+
+It knows no command line and no page, and leaves the reading, the writing and the order to `batch`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from llama_demo.batch import BatchProgress, run_batch
+from llama_demo.errors import (
+    Busy,
+    EmptyMessage,
+    EngineCrashed,
+    ForgedTurn,
+    InvalidUnicode,
+    LlamaDemoError,
+    MessageTooLong,
+    PromptTooLong,
+)
+from llama_demo.generation import Generation
+from llama_demo.table_output import ERROR, Output
+from llama_demo.tables import Row, Table, Value, check_table, text_of
+from llama_demo.values import Completion, CompletionRequest, ScoredText
+
+_OWN_ERRORS = (EmptyMessage, EngineCrashed, ForgedTurn, InvalidUnicode, MessageTooLong, PromptTooLong)
+"""What is a row's own fault, or may be; anything else would befall every other row too."""
+_ATTEMPTS = 3
+_BUSY_SECONDS = 1.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class TextTask:
+    """What to do with a file: `of` gives a text's values for the columns `made`. `fixed` are columns that say what the
+    rows are from, the model above all: another one must not go on with the file."""
+
+    fixed: Mapping[str, Value]
+    made: tuple[str, ...]
+    of: Callable[[str], Awaitable[Mapping[str, Value]]]
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Every column that the output has and the input must not have."""
+        return (*self.fixed, *self.made, ERROR)
+
+
+def completing(generation: Generation, model: str, request: CompletionRequest) -> TextTask:
+    """Completions as `request` asks for them, but of each row's own text."""
+    names = [""] if request.n == 1 else [f"_{number + 1}" for number in range(request.n)]
+
+    async def of(text: str) -> Mapping[str, Value]:
+        completion = await _last(generation.complete(replace(request, prompt=text), model=model), Completion)
+        made: dict[str, Value] = {}
+        for name, continuation in zip(names, completion.continuations, strict=True):
+            made[f"completion{name}"] = continuation.text
+            made[f"finish{name}"] = continuation.finish
+        return made
+
+    made = tuple(f"{column}{name}" for name in names for column in ("completion", "finish"))
+    return TextTask({"model": model}, made, of)
+
+
+def scoring(generation: Generation, model: str) -> TextTask:
+    """Each row's perplexity, and how many tokens it has."""
+
+    async def of(text: str) -> Mapping[str, Value]:
+        score = await _last(generation.score(text, model=model, top_k=1), ScoredText)
+        return {"perplexity": score.perplexity, "tokens": len(score.tokens)}
+
+    return TextTask({"model": model}, ("perplexity", "tokens"), of)
+
+
+def check_file(
+    table: Table, column: str, task: TextTask, *, rows: int | None = None, size_bytes: int | None = None
+) -> int:
+    """The number of rows; raises as `check_table`."""
+    return check_table(table, column, added=task.added, rows=rows, size_bytes=size_bytes)
+
+
+async def run_file(
+    table: Table,
+    column: str,
+    output: Path,
+    task: TextTask,
+    *,
+    total: int,
+    window: int,
+    worded: Callable[[Exception], str],
+    title: str = "",
+) -> AsyncGenerator[BatchProgress, None]:
+    """Does `task` with every row of `table`, which has `total` rows, that `output` lacks; see `run_batch`."""
+    alone = asyncio.Lock()
+
+    async def work(row: Row) -> Mapping[str, Value]:
+        return await _patiently(lambda: task.of(text_of(table, row, column)), alone)
+
+    opened = await asyncio.to_thread(
+        Output, output, table, fixed=task.fixed, made=task.made, title=title or str(output)
+    )
+    with opened as file:
+        progress = run_batch(file, work, total=total, window=window, own_errors=_OWN_ERRORS, worded=worded)
+        async with aclosing(progress) as steps:
+            async for step in steps:
+                yield step
+
+
+async def _patiently(attempt: Callable[[], Awaitable[T]], alone: asyncio.Lock) -> T:
+    """What `attempt` gives. Where the engine crashed, it is tried again, one row at a time: the row that makes it crash
+    must not cost the others theirs. Where the server is busy, a file has time."""
+    crashes = 0
+    while True:
+        try:
+            if not crashes:
+                return await attempt()
+            async with alone:
+                return await attempt()
+        except EngineCrashed:
+            crashes += 1
+            if crashes == _ATTEMPTS:
+                raise
+        except Busy:
+            await asyncio.sleep(_BUSY_SECONDS)
+
+
+async def _last(updates: AsyncGenerator[object, None], kind: type[T]) -> T:
+    last: object = None
+    async with aclosing(updates):
+        async for update in updates:
+            last = update
+    if not isinstance(last, kind):
+        raise LlamaDemoError
+    return last
