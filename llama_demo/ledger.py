@@ -106,6 +106,7 @@ class Ledger(Generic[R]):
         self._counted: list[Model[R]] = []
         """Those whose bytes count, in order of loading."""
         self._failures: dict[str, LlamaDemoError] = {}
+        self._pinned: set[str] = set()
         self._numbers = count(1)
         self.to_load: list[Model[R]] = []
         self.to_close: list[Model[R]] = []
@@ -154,6 +155,9 @@ class Ledger(Generic[R]):
         elif model is not None and model.phase is Phase.LOADING:
             model.unwanted = True
 
+    def pin(self, name: str, *, pinned: bool) -> None:
+        (self._pinned.add if pinned else self._pinned.discard)(name)
+
     def drain(self, model: Model[R]) -> None:
         """No new leases; it is closed when the last one is given back."""
         if self._current.get(model.name) is model:
@@ -185,6 +189,15 @@ class Ledger(Generic[R]):
             error = LoadFailed(model.name, cause)
         self._failures[model.name] = error
         self._tell(model, error)
+
+    def given_up(self, model: Model[R]) -> bool:
+        """A load that was ended because nobody wanted it; False where somebody has come meanwhile, who wants it."""
+        if model.claims or not model.unwanted:
+            return False
+        self.closed(model)
+        if self._current.get(model.name) is model:
+            del self._current[model.name]
+        return True
 
     def closed(self, model: Model[R]) -> None:
         """Its memory is free again."""
@@ -283,17 +296,17 @@ class Ledger(Generic[R]):
         """Bytes and leases are those of all lives of the name; the state is the newest one's."""
         lives = [model for model in self._counted if model.name == name]
         size, leases = sum(model.plan.bytes for model in lives), sum(model.leases for model in lives)
-        model = self._current.get(name)
+        model, pinned = self._current.get(name), name in self._pinned
         if model is None and name in self._failures:
-            return ResidentStatus(ModelState.FAILED, "", size, leases, error=self._failures[name])
+            return ResidentStatus(ModelState.FAILED, "", size, leases, error=self._failures[name], pinned=pinned)
         if model is None and not lives:
-            return ResidentStatus(ModelState.ABSENT)
+            return ResidentStatus(ModelState.ABSENT, pinned=pinned)
         model = model or lives[-1]
         if model.phase in {Phase.READY, Phase.DRAINING}:
-            return ResidentStatus(ModelState[model.phase.name], model.plan.device, size, leases)
+            return ResidentStatus(ModelState[model.phase.name], model.plan.device, size, leases, pinned=pinned)
         progress = self.progress(model, now)
         state = ModelState.DOWNLOADING if progress.step == "download" else ModelState.LOADING
-        return ResidentStatus(state, model.plan.device, size, leases, progress)
+        return ResidentStatus(state, model.plan.device, size, leases, progress, pinned=pinned)
 
     # Single decisions, one a method.
 
@@ -309,7 +322,7 @@ class Ledger(Generic[R]):
         return [model for model in self._counted if model.plan.device == device]
 
     def _is_idle(self, model: Model[R]) -> bool:
-        return model.phase is Phase.READY and model.leases == 0
+        return model.phase is Phase.READY and model.leases == 0 and model.name not in self._pinned
 
     def _is_drained(self, model: Model[R]) -> bool:
         return model.phase is Phase.DRAINING and model.leases == 0

@@ -172,9 +172,14 @@ class Registry(Generic[R]):
 
     def unload(self, name: str) -> None:
         """No new leases; closed when the last one is released. What is still loading serves those who wait and then
-        goes, unless somebody asks for it in between."""
+        goes, unless somebody asks for it in between; where nobody waits, its load ends at its next report."""
         with self._changing() as (ledger, _):
             ledger.unload(name)
+
+    def pin(self, name: str, *, pinned: bool) -> None:
+        """While it is pinned, `name` is unloaded by `unload` alone: neither for another model nor when it is idle."""
+        with self._changing() as (ledger, _):
+            ledger.pin(name, pinned=pinned)
 
     def unload_idle(self) -> None:
         """Unloads what nobody has leased for `idle_seconds`; the registry's own thread does so in time."""
@@ -268,6 +273,11 @@ class Registry(Generic[R]):
             for other in idle:
                 self._run_close(other)
             outcome = self._attempt(model)
+        while isinstance(outcome, _Unwanted):
+            with self._changing() as (ledger, _):
+                if ledger.given_up(model):
+                    return
+            outcome = self._attempt(model)
         with self._changing() as (ledger, now):
             too_late = self._closed and not isinstance(outcome, BaseException)
             if isinstance(outcome, BaseException):
@@ -284,6 +294,8 @@ class Registry(Generic[R]):
             return Closing()
         try:
             return self._load(model.name, partial(self._report, model))
+        except _Unwanted as error:
+            return error
         except BaseException as error:  # noqa: BLE001 whatever it is, those who wait must hear of it
             _log.warning("loading %s failed", model.name, exc_info=True)
             _forget_locals(error)
@@ -292,6 +304,8 @@ class Registry(Generic[R]):
     def _report(self, model: Model[R], progress: LoadProgress) -> None:
         if self._closed:
             raise Closing()
+        if model.unwanted and not model.claims:
+            raise _Unwanted()
         model.progress = progress
 
     def _run_close(self, model: Model[R]) -> None:
@@ -302,6 +316,10 @@ class Registry(Generic[R]):
             _log.exception("closing %s failed: its memory is counted as free", model.name)
         with self._changing() as (ledger, _):
             ledger.closed(model)
+
+
+class _Unwanted(Exception):
+    """Ends a load that was asked to go and that nobody waits for."""
 
 
 def _forget_locals(error: BaseException | None) -> None:

@@ -234,7 +234,8 @@ class LoadProgress:
 
 @dataclass(frozen=True, slots=True)
 class ResidentStatus:
-    """What the registry knows of one name: `bytes` is what it is counted for, `leases` how many use it now."""
+    """What the registry knows of one name: `bytes` is what it is counted for, `leases` how many use it now. What is
+    `pinned` stays in memory when nobody uses it."""
 
     state: ModelState
     device: str = ""
@@ -242,6 +243,7 @@ class ResidentStatus:
     leases: int = 0
     progress: LoadProgress | None = None
     error: BaseException | None = None
+    pinned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
