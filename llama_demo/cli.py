@@ -20,7 +20,7 @@ from llama_demo.settings import Settings, add_arguments, options, read_settings
 from llama_demo.text_arguments import add_generate_arguments, add_score_arguments
 
 if TYPE_CHECKING:
-    from llama_demo.runtime import ModelSummary
+    from llama_demo.listing import ModelSummary
 
 USAGE_STATUS = 2
 INTERRUPTED_STATUS, BROKEN_PIPE_STATUS = 130, 141
@@ -119,9 +119,8 @@ def _models(parsed: argparse.Namespace, settings: Settings, words: Messages) -> 
 def _model_line(summary: ModelSummary, words: Messages) -> str:
     from llama_demo.messages import size
 
-    runs = "models.needs_access" if summary.access == "gated" else "cli.fits"
-    fits = words(runs) if summary.fits else words("cli.too_large")
-    return f"{summary.name}  {summary.licence}  {size(summary.bytes)}  {fits}  {words.sentence(summary.good_for)}"
+    where = words(f"models.where_{summary.where}")
+    return f"{summary.name}  {summary.licence}  {size(summary.bytes)}  {where}  {words.sentence(summary.good_for)}"
 
 
 def _doctor(_: argparse.Namespace, settings: Settings, words: Messages) -> int:

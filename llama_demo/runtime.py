@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
-from llama_demo.catalog import Catalog, Entry, read_catalog
+from llama_demo.catalog import Catalog, read_catalog
 from llama_demo.classify.service import Classification
 from llama_demo.devices import CPU, read_cpu, read_gpus
-from llama_demo.errors import DoesNotFit, InvalidSetting, LlamaDemoError
+from llama_demo.errors import InvalidSetting, LlamaDemoError
 from llama_demo.generation import Generation
 from llama_demo.leasing import Leasing
 from llama_demo.limits import Admission, Limits
+from llama_demo.listing import DeviceMemory, Listing, ModelSummary
 from llama_demo.loading import ANALYSIS, LoadedModel, Loader, analysis_name
+from llama_demo.management import Management
 from llama_demo.messages import Messages, messages
 from llama_demo.observe import LOG, one_line
 from llama_demo.registry import Plan, Registry
@@ -28,41 +29,6 @@ GPU_SHARE = 0.95
 """Of what a GPU has free at the start."""
 WAIT_SECONDS = 60.0
 """How long a request waits for memory that others hold."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSummary:
-    """One model as people see it. `bytes` is what it takes in memory, or would."""
-
-    name: str
-    title: str
-    good_for: str
-    repo: str
-    parameters: int
-    format: str
-    access: str
-    licence: str
-    link: str
-    state: ModelState
-    device: str
-    bytes: int
-    fits: bool
-    progress: LoadProgress | None
-    error: BaseException | None
-
-    def public(self) -> dict[str, object]:
-        """What `/models` gives: the fields that users' programs rely on."""
-        names = ("name", "repo", "parameters", "format", "access", "state", "device", "bytes", "fits")
-        return {name: getattr(self, name) for name in names}
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceMemory:
-    """What models take of a device, of what they may take."""
-
-    device: str
-    used_bytes: int
-    budget_bytes: int
 
 
 class Runtime:
@@ -90,6 +56,8 @@ class Runtime:
             idle_seconds=settings.idle_minutes * 60 or None,
             wait_seconds=WAIT_SECONDS,
         )
+        self._listing = Listing(settings, self._loader, self.registry, self._budgets)
+        self.management = Management(self.registry, self._offer)
         self._admission = Admission(settings.concurrent, settings.queue)
         self.generation = Generation(
             self.registry,
@@ -112,13 +80,10 @@ class Runtime:
 
         Nothing that others use is unloaded for it; why it failed is in its state, and in the log.
         """
-        if self.registry.status(name).state in (ModelState.ABSENT, ModelState.FAILED):
-            threading.Thread(target=self._load_ahead, args=(name,), name="load-ahead", daemon=True).start()
-
-    def _load_ahead(self, name: str) -> None:
         try:
-            with self.registry.lease(name):
-                LOG.info("model=%s ready", one_line(name))
+            self.catalog.find(name)
+            if self.registry.status(name).state in (ModelState.ABSENT, ModelState.FAILED):
+                self.management.load(name)
         except LlamaDemoError as error:
             LOG.error("%s", one_line(self.messages().error(error)))
 
@@ -127,10 +92,10 @@ class Runtime:
 
     def models(self, *, everything: bool = False) -> list[ModelSummary]:
         """Every entry that visitors may choose, or `everything` the owner may, with its state."""
-        return [self._summary(entry) for entry in (self._everything if everything else self.catalog).entries]
+        return [self._listing.summary(entry) for entry in (self._everything if everything else self.catalog).entries]
 
     def memory(self) -> list[DeviceMemory]:
-        return [DeviceMemory(name, self.registry.used_bytes(name), most) for name, most in self._budgets.items()]
+        return self._listing.memory({entry.name: entry.title for entry in self._everything.entries})
 
     def waiting(self) -> int:
         """Requests that wait for their turn."""
@@ -166,6 +131,12 @@ class Runtime:
             raise InvalidSetting("--device", settings.device, f"one of {', '.join(('cpu', *gpus))} on this machine")
         return {settings.device: gpus[settings.device]}
 
+    def _offer(self, name: str) -> None:
+        """Lets visitors choose `name`, too. Raises `UnknownModel`."""
+        entry = self._everything.find(name)
+        if entry not in self.catalog.entries:
+            self.catalog = replace(self.catalog, entries=(*self.catalog.entries, entry))
+
     def _plan(self, name: str) -> Plan:
         self.catalog.find(name.removesuffix(ANALYSIS))
         placement = self._loader.plan(name)
@@ -173,30 +144,3 @@ class Runtime:
 
     def _load(self, name: str, report: Callable[[LoadProgress], None]) -> LoadedModel:
         return self._loader.load(name, report)
-
-    def _summary(self, entry: Entry) -> ModelSummary:
-        status = self.registry.status(entry.name)
-        try:
-            placement = self._loader.plan(entry.name)
-            device, needed, fits = placement.device, placement.bytes, True
-        except DoesNotFit as error:
-            device, needed, fits = error.device, error.needed_bytes, False
-        except LlamaDemoError:
-            device, needed, fits = CPU, 0, False
-        return ModelSummary(
-            name=entry.name,
-            title=entry.title,
-            good_for=entry.good_for,
-            repo=entry.repo,
-            parameters=entry.parameters,
-            format=entry.format,
-            access=entry.access,
-            licence=entry.licence,
-            link=entry.link,
-            state=status.state,
-            device=device,
-            bytes=status.bytes or needed,
-            fits=fits,
-            progress=status.progress,
-            error=status.error,
-        )

@@ -14,7 +14,8 @@ from llama_demo.ui.words import Wording
 from llama_demo.values import ModelState
 
 if TYPE_CHECKING:
-    from llama_demo.runtime import ModelSummary, Runtime
+    from llama_demo.listing import ModelSummary
+    from llama_demo.runtime import Runtime
 
 STATUS = '<span id="status-model"></span><span id="status-memory"></span><span id="status-profile"></span>'
 
@@ -62,11 +63,7 @@ def model_words(model: ModelSummary, words: Messages) -> str:
 
 def model_label(model: ModelSummary, words: Messages) -> str:
     """One line of the picker: the name, its size, and whether it runs here."""
-    if not model.fits:
-        where = words("models.too_large")
-    else:
-        where = words("models.needs_access" if model.access == "gated" else "models.runs_here")
-    return words("models.label", title=model.title, size=size(model.bytes), where=where)
+    return words("models.label", title=model.title, size=size(model.bytes), where=words(f"models.where_{model.where}"))
 
 
 def build_header(runtime: Runtime, wording: Wording) -> tuple[Any, Any]:

@@ -31,3 +31,18 @@ function togglePanel(name, other) {
   if (open && other && narrow.matches) document.body.classList.remove(other);
   for (const id of PANELS) part(id)?.setAttribute("aria-expanded", String(document.body.classList.contains(id)));
 }
+
+// A new element with its properties; a child may be a text.
+function make(tag, properties = {}, ...children) {
+  const { dataset, ...rest } = properties;
+  const made = Object.assign(document.createElement(tag), rest);
+  if (tag === "button") made.type = "button";
+  Object.assign(made.dataset, dataset);
+  made.append(...children);
+  return made;
+}
+
+// `template` with its {places} filled.
+function filled(template, values) {
+  return template.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+}

@@ -1,20 +1,5 @@
 // Pieces of the text tab that are drawn from plain values: the marked backdrop, the cards, the branches.
 
-// A new element with its properties; a child may be a text.
-function make(tag, properties = {}, ...children) {
-  const { dataset, ...rest } = properties;
-  const made = Object.assign(document.createElement(tag), rest);
-  if (tag === "button") made.type = "button";
-  Object.assign(made.dataset, dataset);
-  made.append(...children);
-  return made;
-}
-
-// `template` with its {places} filled.
-function filled(template, values) {
-  return template.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
-}
-
 // Behind the letters of the box: the same text, unseen, with the new part on a coloured ground.
 function drawBackdrop(place, text, mark) {
   const [from, to] = mark ?? [text.length, text.length];

@@ -1,0 +1,157 @@
+"""What the Models tab shows of each model and each device, in the visitor's words: plain values for its script.
+
+It sees the runtime's listing, never a component, a file or a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from llama_demo.messages import Messages, size
+from llama_demo.ui.asked import View
+from llama_demo.ui.header import model_words
+from llama_demo.values import LoadProgress, ModelState
+
+if TYPE_CHECKING:
+    from llama_demo.fitting import Help, Needs
+    from llama_demo.listing import DeviceMemory, Holder, ModelSummary
+
+GROUPS = (
+    ("here", ("here", "download")),
+    ("access", ("access",)),
+    ("too_large", ("too_large",)),
+    ("broken", ("broken",)),
+)
+"""The list's parts, and what is in each."""
+LOADING = (ModelState.DOWNLOADING, ModelState.LOADING)
+
+
+def models_view(
+    models: Sequence[ModelSummary], memory: Sequence[DeviceMemory], words: Messages, *, owner: bool
+) -> View:
+    """The whole tab. `moving` while it will soon change."""
+    groups = []
+    for name, places in GROUPS:
+        cards = [card(model, words, owner=owner) for model in models if model.where in places]
+        if cards:
+            title = words(f"models.group_{name}", count=len(cards))
+            groups.append({"name": name, "title": title, "help": words(f"models.group_{name}_help"), "cards": cards})
+    moving = any(model.state in (*LOADING, ModelState.DRAINING) for model in models)
+    return {
+        "owner": owner,
+        "moving": moving,
+        "devices": [device(each, words, owner=owner) for each in memory],
+        "groups": groups,
+    }
+
+
+def card(model: ModelSummary, words: Messages, *, owner: bool) -> View:
+    """One model: what it is, whether and how it runs here, what can be done with it."""
+    return {
+        "name": model.name,
+        "title": model.title,
+        "badge": words(f"models.where_{model.where}"),
+        "where": model.where,
+        "facts": _facts(model, words),
+        "good_for": words.sentence(model.good_for),
+        "link": model.link,
+        "link_words": words("models.link"),
+        "state": str(model.state),
+        "state_words": _state(model, words),
+        "failed": model.state is ModelState.FAILED or model.where == "broken",
+        "progress": progress_share(model.progress) if model.state in LOADING else None,
+        "needs": needs_words(model.needs, words, fits=model.fits) if model.needs is not None else "",
+        "helps": [help_words(each, words) for each in model.needs.helps] if model.needs is not None else [],
+        "actions": [{"do": do, "label": words(f"models.do_{do}")} for do in (_actions(model) if owner else ())],
+    }
+
+
+def _facts(model: ModelSummary, words: Messages) -> str:
+    """Its size, its format, how many parameters, its licence: what is known of them."""
+    parts = [words("models.parameters", count=_short(model.parameters))] if model.parameters else []
+    parts.append(words(f"models.format_{model.format}"))
+    if model.licence:
+        parts.append(words("models.licence", licence=model.licence))
+    return " · ".join(parts)
+
+
+def _short(count: int) -> str:
+    """6738415616 as 6.7 B."""
+    return (
+        f"{count / 1e9:.1f} B" if count >= 1e9 else f"{count / 1e6:.0f} M" if count >= 1e6 else f"{count / 1e3:.0f} k"
+    )
+
+
+def _state(model: ModelSummary, words: Messages) -> str:
+    if model.where == "broken" and model.error is not None:
+        return words.error(model.error)
+    if model.state is ModelState.ABSENT:
+        return ""
+    parts = [model_words(model, words)]
+    if model.state is ModelState.READY:
+        parts.append(words("models.used_by", count=model.leases) if model.leases else words("models.unused"))
+    if model.pinned:
+        parts.append(words("models.pinned"))
+    return " · ".join(parts)
+
+
+def _actions(model: ModelSummary) -> list[str]:
+    if model.state in LOADING:
+        return ["cancel"]
+    if model.state is ModelState.READY:
+        return ["unload", "unpin" if model.pinned else "pin"]
+    return ["load"] if model.where in ("here", "download", "access") and model.state is not ModelState.DRAINING else []
+
+
+def progress_share(progress: LoadProgress | None) -> float:
+    """How much of the step is done, from 0 to 1; -1 where the step does not count."""
+    if progress is None or progress.done_bytes is None or not progress.total_bytes:
+        return -1.0
+    return min(1.0, progress.done_bytes / progress.total_bytes)
+
+
+def needs_words(needs: Needs, words: Messages, *, fits: bool) -> str:
+    """What it takes and how that adds up, beside what the device has."""
+    return words(
+        "models.needs" if fits else "models.needs_too_much",
+        needed=size(needs.bytes),
+        device=needs.device,
+        has=size(needs.has_bytes),
+        weights=size(needs.weight_bytes),
+        cache=size(needs.cache_bytes),
+        conversations=needs.conversations,
+        tokens=needs.context_tokens,
+        head_room=size(needs.head_room_bytes),
+    )
+
+
+def help_words(each: Help, words: Messages) -> str:
+    return words(f"models.help_{each.kind}", needed=size(each.bytes), tokens=each.tokens, gb=each.gpu_gb)
+
+
+def device(memory: DeviceMemory, words: Messages, *, owner: bool) -> View:
+    """A device's memory as a bar: a part for each model that holds some of it."""
+    return {
+        "name": memory.device,
+        "words": words(
+            "models.device", device=memory.device, used=size(memory.used_bytes), budget=size(memory.budget_bytes)
+        ),
+        "help": words("models.device_help"),
+        "parts": [_part(holder, memory.budget_bytes, words, owner=owner) for holder in memory.holders],
+        "empty": words("models.device_empty") if not memory.holders else "",
+    }
+
+
+def _part(holder: Holder, budget_bytes: int, words: Messages, *, owner: bool) -> View:
+    title = words("models.analysis", title=holder.title) if holder.is_analysis else holder.title
+    return {
+        "name": holder.name,
+        "title": title,
+        "share": holder.bytes / max(1, budget_bytes),
+        "size": size(holder.bytes),
+        "state": str(holder.state),
+        "state_words": words(f"models.state_{holder.state}"),
+        "help": words("models.analysis_help") if holder.is_analysis else "",
+        "unload": words("models.do_unload") if owner and holder.state is ModelState.READY else "",
+    }
