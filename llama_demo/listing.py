@@ -18,7 +18,7 @@ from llama_demo.entry_files import find_packaged, read_shape, runs_in_transforme
 from llama_demo.errors import BadCheckpoint, DoesNotFit, LlamaDemoError
 from llama_demo.fitting import Needs, helps, least
 from llama_demo.loading import ANALYSIS, FAST_CACHE_BYTES, LoadedModel, Loader
-from llama_demo.placement import BYTES_EACH, Placement, kv_bytes_per_token
+from llama_demo.placement import BYTES_EACH, Placement, Shape, kv_bytes_per_token
 from llama_demo.placement_plan import GPU_CACHE_BYTES
 from llama_demo.registry import Registry
 from llama_demo.settings import Settings

@@ -132,8 +132,9 @@ class Runtime:
         return {settings.device: gpus[settings.device]}
 
     def _offer(self, name: str) -> None:
-        """Lets visitors choose `name`, too. Raises `UnknownModel`."""
+        """Lets visitors choose `name`, too. Raises `UnknownModel`, `DoesNotFit`."""
         entry = self._everything.find(name)
+        self._loader.plan(name)
         if entry not in self.catalog.entries:
             self.catalog = replace(self.catalog, entries=(*self.catalog.entries, entry))
 

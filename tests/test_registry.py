@@ -556,6 +556,78 @@ def test_a_request_after_unloading_what_is_loading_keeps_it(machine: Machine, re
     assert machine.loads == ["a"]
 
 
+def test_unloading_what_is_loading_ends_the_load_at_its_next_report_where_nobody_waits(
+    machine: Machine, registry: Registry[Pretend]
+) -> None:
+    machine.hold("load a")
+    leaver = registry.request("a")
+    assert machine.reached("load a")
+    leaver.cancel()
+    registry.unload("a")
+    waits_for_its_memory = registry.request("c")
+    machine.let_go("load a")
+    taken(waits_for_its_memory)
+    assert registry.status("a").state is ModelState.ABSENT
+    assert machine.closings == []
+
+
+def test_who_asks_while_an_unwanted_load_ends_is_served_all_the_same(
+    machine: Machine, registry: Registry[Pretend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str, report: Callable[[LoadProgress], None]) -> Pretend:
+        try:
+            return Machine.load(machine, name, report)
+        except Exception:
+            machine.enter("end a")
+            raise
+
+    monkeypatch.setattr(registry, "_load", load)
+    machine.hold("load a", "end a")
+    leaver = registry.request("a")
+    assert machine.reached("load a")
+    leaver.cancel()
+    registry.unload("a")
+    machine.let_go("load a")
+    assert machine.reached("end a")
+    ticket = registry.request("a")
+    machine.let_go("end a")
+    assert taken(ticket).value.name == "a"
+    assert machine.loads == ["a", "a"]
+
+
+def test_a_pinned_model_is_evicted_neither_when_idle_nor_for_another_nor_for_want_of_memory(
+    machine: Machine, registry: Registry[Pretend]
+) -> None:
+    _, other = use_once(registry, "a", "b")
+    registry.pin("a", pinned=True)
+    machine.now += 2 * IDLE_SECONDS
+    registry.unload_idle()
+    assert other.closed.wait(PATIENCE_SECONDS)
+    ticket = registry.request("c")
+    assert ticket.progress.step == "wait"
+    machine.now += WAIT_SECONDS
+    with pytest.raises(MemoryHeld) as caught:
+        ticket.poll()
+    assert caught.value.holders == ("a",)
+    machine.errors["b"] = [MemoryError()]
+    use_once(registry, "b")
+    assert registry.status("a").state is ModelState.READY
+    assert registry.status("a").pinned
+
+
+def test_a_pinned_model_goes_when_it_is_unloaded_and_counts_as_idle_when_it_is_pinned_no_more(
+    machine: Machine, registry: Registry[Pretend]
+) -> None:
+    (value,) = use_once(registry, "a")
+    registry.pin("a", pinned=True)
+    registry.unload("a")
+    assert value.closed.wait(PATIENCE_SECONDS)
+    (value,) = use_once(registry, "a")
+    registry.pin("a", pinned=False)
+    use_once(registry, "c")
+    assert value.closed.is_set()
+
+
 def test_unloading_what_is_not_there_does_nothing(registry: Registry[Pretend]) -> None:
     registry.unload("a")
     assert registry.status("a").state is ModelState.ABSENT

@@ -17,12 +17,7 @@ if TYPE_CHECKING:
     from llama_demo.fitting import Help, Needs
     from llama_demo.listing import DeviceMemory, Holder, ModelSummary
 
-GROUPS = (
-    ("here", ("here", "download")),
-    ("access", ("access",)),
-    ("too_large", ("too_large",)),
-    ("broken", ("broken",)),
-)
+GROUPS = {"here": ("here", "download"), "access": ("access",), "too_large": ("too_large",), "broken": ("broken",)}
 """The list's parts, and what is in each."""
 LOADING = (ModelState.DOWNLOADING, ModelState.LOADING)
 
@@ -32,18 +27,20 @@ def models_view(
 ) -> View:
     """The whole tab. `moving` while it will soon change."""
     groups = []
-    for name, places in GROUPS:
-        cards = [card(model, words, owner=owner) for model in models if model.where in places]
+    for name, places in GROUPS.items():
+        there = sorted((model for model in models if model.where in places), key=_order)
+        cards = [card(model, words, owner=owner) for model in there]
         if cards:
             title = words(f"models.group_{name}", count=len(cards))
             groups.append({"name": name, "title": title, "help": words(f"models.group_{name}_help"), "cards": cards})
     moving = any(model.state in (*LOADING, ModelState.DRAINING) for model in models)
-    return {
-        "owner": owner,
-        "moving": moving,
-        "devices": [device(each, words, owner=owner) for each in memory],
-        "groups": groups,
-    }
+    devices = [device(each, words, owner=owner) for each in memory]
+    return {"owner": owner, "moving": moving, "devices": devices, "groups": groups}
+
+
+def _order(model: ModelSummary) -> tuple[bool, bool]:
+    """What is in memory first, then what is on the disk, else as the catalog has it."""
+    return model.state in (ModelState.ABSENT, ModelState.FAILED), model.where != "here"
 
 
 def card(model: ModelSummary, words: Messages, *, owner: bool) -> View:
@@ -78,9 +75,8 @@ def _facts(model: ModelSummary, words: Messages) -> str:
 
 def _short(count: int) -> str:
     """6738415616 as 6.7 B."""
-    return (
-        f"{count / 1e9:.1f} B" if count >= 1e9 else f"{count / 1e6:.0f} M" if count >= 1e6 else f"{count / 1e3:.0f} k"
-    )
+    unit, name = next((unit for unit in ((1e9, "B"), (1e6, "M")) if count >= unit[0]), (1e3, "k"))
+    return f"{count / unit:.1f} {name}" if name == "B" else f"{count / unit:.0f} {name}"
 
 
 def _state(model: ModelSummary, words: Messages) -> str:

@@ -13,6 +13,7 @@ from llama_demo.limits import Limits
 from llama_demo.messages import Messages, messages
 from llama_demo.settings import Settings
 from llama_demo.values import ChatUpdate, ModelState, Reply, Sampling, Speed, Turn
+from llama_demo.visitors import Visitors
 
 
 @dataclass
@@ -97,11 +98,16 @@ class ScriptedRuntime:
         self.limits = Limits(100_000, 2048, 4096)
         self.generation = ScriptedGeneration(script, pause_seconds)
         self.state = ModelState.READY
+        self.visitors = Visitors(public=self.settings.public, password="")
+        self.management = SimpleNamespace(load=self._load, unload=self._load, pin=self._load)
+
+    def _load(self, name: str, *, pinned: bool = False) -> None:
+        """There is nothing to load."""
 
     def messages(self, language: str = "en") -> Messages:
         return messages(language)
 
-    def models(self) -> list[SimpleNamespace]:
+    def models(self, *, everything: bool = False) -> list[SimpleNamespace]:
         """One model, the embedded one."""
         return [
             SimpleNamespace(
@@ -115,6 +121,7 @@ class ScriptedRuntime:
                 fits=True,
                 progress=None,
                 error=None,
+                where="here",
                 public=lambda: {"name": EMBEDDED.name, "state": str(self.state)},
             )
         ]

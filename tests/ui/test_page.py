@@ -145,7 +145,7 @@ def test_the_header_shows_the_load_s_progress_and_why_it_failed() -> None:
 
 
 def test_the_picker_says_what_does_not_fit() -> None:
-    large: Any = SimpleNamespace(title="Llama-2 70B", bytes=138_000_000_000, fits=False, access="gated")
+    large: Any = SimpleNamespace(title="Llama-2 70B", bytes=138_000_000_000, fits=False, where="too_large")
     assert model_label(large, messages()) == "Llama-2 70B · 138.0 GB · too large here"
 
 

@@ -1,0 +1,130 @@
+"""Loading, unloading and pinning as the owner does it, on a real runtime with a small model."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llama_demo.checkpoints import gguf
+from llama_demo.errors import UnknownModel
+from llama_demo.loading import LoadedModel, Loader, Report
+from llama_demo.runtime import Runtime
+from llama_demo.settings import Settings
+from llama_demo.values import ModelState
+
+PATIENCE_SECONDS = 60.0
+
+
+class Gate:
+    """Holds every load at its first step until it is opened."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+        load = Loader.load
+
+        def held(loader: Loader, name: str, report: Report) -> LoadedModel:
+            self.reached.set()
+            assert self.opened.wait(PATIENCE_SECONDS)
+            return load(loader, name, report)
+
+        monkeypatch.setattr(Loader, "load", held)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    made = Gate(monkeypatch)
+    yield made
+    made.opened.set()
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, tiny_folder: Path) -> Iterator[Runtime]:
+    file = tmp_path / "mine.gguf"
+    gguf.write_gguf(tiny_folder, file, to="q8_0")
+    with Runtime(Settings(cache_dir=tmp_path / "cache", model=str(file), context_tokens=256, memory_gb=4.0)) as made:
+        yield made
+
+
+def state(runtime: Runtime, name: str = "mine") -> ModelState:
+    return next(model.state for model in runtime.models(everything=True) if model.name == name)
+
+
+def test_two_people_load_and_unload_the_same_model_and_nobody_is_hurt(runtime: Runtime) -> None:
+    def many(do: str) -> None:
+        for _ in range(20):
+            getattr(runtime.management, do)("mine")
+
+    people = [threading.Thread(target=many, args=(do,)) for do in ("load", "unload", "load", "unload")]
+    for person in people:
+        person.start()
+    for person in people:
+        person.join(PATIENCE_SECONDS)
+    with runtime.registry.lease("mine") as loaded:
+        assert loaded.healthy
+    assert state(runtime) is not ModelState.FAILED
+
+
+def test_a_second_load_joins_the_first(runtime: Runtime, gate: Gate) -> None:
+    runtime.management.load("mine")
+    assert gate.reached.wait(PATIENCE_SECONDS)
+    runtime.management.load("mine")
+    assert state(runtime) is ModelState.LOADING
+    gate.opened.set()
+    with runtime.registry.lease("mine") as loaded:
+        assert loaded.healthy
+
+
+def test_unloading_what_is_loading_ends_it_unless_a_visitor_waits(runtime: Runtime, gate: Gate) -> None:
+    runtime.management.load("mine")
+    assert gate.reached.wait(PATIENCE_SECONDS)
+    visitor = runtime.registry.request("mine")
+    runtime.management.unload("mine")
+    gate.opened.set()
+    lease = visitor.wait(PATIENCE_SECONDS)
+    assert lease is not None
+    assert lease.value.healthy
+    lease.release()
+
+
+def test_the_bar_shows_who_holds_the_memory_and_the_owner_unloads_it_with_its_analysis_graph(runtime: Runtime) -> None:
+    with runtime.registry.lease("mine"), runtime.registry.lease("mine/analysis"):
+        memory = runtime.memory()[0]
+        assert [(holder.name, holder.is_analysis, holder.leases) for holder in memory.holders] == [
+            ("mine", False, 1),
+            ("mine/analysis", True, 1),
+        ]
+        assert memory.used_bytes == sum(holder.bytes for holder in memory.holders)
+        runtime.management.pin("mine", pinned=True)
+        assert runtime.memory()[0].holders[0].pinned
+        runtime.management.unload("mine")
+        assert {holder.state for holder in runtime.memory()[0].holders} == {ModelState.DRAINING}
+    assert not runtime.models()[0].pinned
+
+
+def test_what_the_owner_loads_visitors_may_choose_from_then_on(runtime: Runtime, gate: Gate) -> None:
+    name = "tinyllama-1.1b-chat"
+    with pytest.raises(UnknownModel):
+        runtime.registry.request(name)
+    runtime.management.load(name)
+    assert name in {model.name for model in runtime.models()}
+    runtime.management.unload(name)
+
+
+def test_each_model_stands_where_it_belongs_with_numbers_that_add_up(tmp_path: Path, tiny_folder: Path) -> None:
+    with Runtime(Settings(cache_dir=tmp_path, model=str(tiny_folder), memory_gb=14.0)) as runtime:
+        found = {model.name: model for model in runtime.models(everything=True)}
+    assert found["tiny-llama"].where == "here"
+    assert found["tinyllama-1.1b-chat"].where == "download"
+    assert found["llama-2-7b-chat-hf"].where == "access"
+    large = found["llama-2-70b-chat-hf"]
+    assert large.where == "too_large"
+    assert large.needs is not None
+    assert large.needs.bytes == large.bytes > large.needs.has_bytes == 14_000_000_000
+    assert {each.kind for each in large.needs.helps} >= {"gpu", "gpu_4_bits", "remote"}
+    fits = found["tiny-llama"].needs
+    assert fits is not None
+    assert fits.bytes == found["tiny-llama"].bytes <= fits.has_bytes
+    assert fits.conversations == 8

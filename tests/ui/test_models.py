@@ -1,0 +1,112 @@
+"""The Models tab's handlers: what they show, whom they obey, and what they say to bad input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_demo.messages import messages
+from llama_demo.runtime import Runtime
+from llama_demo.settings import Settings
+from llama_demo.ui.models import ModelsPage
+from llama_demo.values import ModelState
+from llama_demo.visitors import NOBODY, Role, Visitor
+
+OWNER = Visitor("key", Role.OWNER)
+WORDS = messages()
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, tiny_folder: Path) -> Iterator[Runtime]:
+    with Runtime(Settings(cache_dir=tmp_path, model=str(tiny_folder), memory_gb=14.0, context_tokens=256)) as made:
+        yield made
+
+
+@pytest.fixture
+def page(runtime: Runtime) -> ModelsPage:
+    return ModelsPage(runtime)
+
+
+def cards(view: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {card["name"]: card for group in view["groups"] for card in group["cards"]}
+
+
+def test_the_owner_sees_everything_and_a_visitor_what_may_be_chosen_without_buttons(page: ModelsPage) -> None:
+    owners, visitors = page.read({}, OWNER), page.read({}, NOBODY)
+    assert [group["name"] for group in owners["groups"]] == ["here", "access", "too_large"]
+    assert set(cards(visitors)) == {"tiny-llama", "smollm2-135m-instruct"}
+    assert cards(owners)["tiny-llama"]["actions"] == [{"do": "load", "label": "Load"}]
+    assert not any(card["actions"] for card in cards(visitors).values())
+
+
+def test_what_is_too_large_says_why_and_what_would_help(page: ModelsPage) -> None:
+    card = cards(page.read({}, OWNER))["llama-2-70b-chat-hf"]
+    assert card["needs"].startswith("Needs at least ")
+    assert "14.0 GB" in card["needs"]
+    assert any("GPU" in help_ for help_ in card["helps"])
+    assert not card["actions"]
+
+
+def test_loading_pinning_and_unloading_are_seen_at_once_by_everybody(page: ModelsPage, runtime: Runtime) -> None:
+    loading = page.act({"do": "load", "name": "tiny-llama"}, OWNER)
+    assert not loading["error"]
+    assert loading["moving"]
+    with runtime.registry.lease("tiny-llama"):
+        seen = page.read({}, NOBODY)
+        assert cards(seen)["tiny-llama"]["state"] == ModelState.READY
+        assert "in use by 1" in cards(seen)["tiny-llama"]["state_words"]
+        (part,) = seen["devices"][0]["parts"]
+        assert part["title"] == "tiny-llama"
+        assert 0 < part["share"] < 1
+        assert not part["unload"]
+    pinned = page.act({"do": "pin", "name": "tiny-llama"}, OWNER)
+    assert [action["do"] for action in cards(pinned)["tiny-llama"]["actions"]] == ["unload", "unpin"]
+    unloaded = page.act({"do": "unload", "name": "tiny-llama"}, OWNER)
+    assert cards(unloaded)["tiny-llama"]["state"] in (ModelState.DRAINING, ModelState.ABSENT)
+
+
+@pytest.mark.parametrize("do", ["load", "unload", "pin", "unpin", "cancel"])
+def test_nobody_but_the_owner_changes_anything(page: ModelsPage, runtime: Runtime, do: str) -> None:
+    view = page.act({"do": do, "name": "tiny-llama"}, NOBODY)
+    assert view["error"]
+    assert runtime.registry.statuses() == {}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [None, 5, [], {}, {"do": "load"}, {"do": ["load"], "name": "x"}, {"do": "__class__", "name": "tiny-llama"}],
+)
+def test_bad_requests_get_a_sentence(page: ModelsPage, asked: Any) -> None:
+    view = page.act(asked, OWNER)
+    assert view["error"]
+    assert view["error"] != WORDS("error.unexpected")
+    assert view["groups"]
+
+
+def test_an_unknown_model_is_named_with_the_nearest(page: ModelsPage) -> None:
+    assert "tiny-llama" in page.act({"do": "load", "name": "tiny-lama"}, OWNER)["error"]
+
+
+def test_a_model_that_is_too_large_is_refused_with_its_numbers(page: ModelsPage) -> None:
+    assert "14.0 GB" in page.act({"do": "load", "name": "llama-2-70b-chat-hf"}, OWNER)["error"]
+    assert "llama-2-70b-chat-hf" not in cards(page.read({}, NOBODY))
+
+
+def test_a_web_page_in_a_configurations_place_says_so_on_its_card(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text("<!DOCTYPE html>")
+    with Runtime(Settings(cache_dir=tmp_path / "cache", model=str(broken))) as runtime:
+        card = cards(ModelsPage(runtime).read({}, OWNER))["broken"]
+    assert card["where"] == "broken"
+    assert card["failed"]
+    assert "not readable as a configuration" in card["state_words"]
+    assert card["actions"] == []
+
+
+def test_the_tab_speaks_the_visitors_language(page: ModelsPage) -> None:
+    korean = page.read({"language": "ko"}, OWNER)
+    assert cards(korean)["tiny-llama"]["badge"] == messages("ko")("models.where_here")
