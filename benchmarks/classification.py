@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llama_demo.classify import training
+from llama_demo.classify.cards import Licence
 from llama_demo.classify.export import export
 from llama_demo.classify.head import Backbone, Head
 from llama_demo.classify.labels import labels_from
@@ -90,8 +91,7 @@ def plain_features(runtime: Runtime, head: Head, texts: Sequence[str]) -> NDArra
 
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "exported")
-        backbone = runtime._loader.checkpoint(head.backbone.name, lambda _: None)
-        export(head, backbone, target, runtime.messages())
+        _export(runtime, head, target)
         tokenizer = AutoTokenizer.from_pretrained(str(target), padding_side="right")
         model = AutoModelForSequenceClassification.from_pretrained(str(target), dtype=torch.float32).eval()
     made = np.empty((len(texts), head.hidden_size), np.float32)
@@ -105,6 +105,11 @@ def plain_features(runtime: Runtime, head: Head, texts: Sequence[str]) -> NDArra
             hidden = model.model(**batch).last_hidden_state
         made[places] = hidden[torch.arange(len(places)), lasts].numpy()
     return made
+
+
+def _export(runtime: Runtime, head: Head, target: Path) -> None:
+    backbone = runtime._loader.checkpoint(head.backbone.name, lambda _: None)
+    export(head, backbone, target, Licence("", ""), runtime.messages())
 
 
 def word_shares(texts: Sequence[str], classes: NDArray[np.intp], others: Sequence[str]) -> NDArray[np.float64]:
@@ -204,7 +209,7 @@ def _pipeline_seconds(runtime: Runtime, loaded: LoadedModel, wrapping: Wrapping,
     head = Head("x", LABELS, np.zeros((2, width), np.float32), wrapping.prompt, Backbone(loaded.entry.name))
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "exported")
-        export(head, runtime._loader.checkpoint(loaded.entry.name, lambda _: None), target, runtime.messages())
+        _export(runtime, head, target)
         classify = pipeline("text-classification", model=str(target), batch_size=BATCH, device="cpu")
     wrapped = [wrapping.wrap(text) for text in texts]
     return timed(lambda: classify(wrapped))

@@ -71,7 +71,7 @@ class Runtime:
             self.limits,
             reads_with=self._reads_with,
             checkpoint=self._loader.checkpoint,
-            folder_of=lambda name: self.catalog.find(name).path,
+            entry_of=self.catalog.find,
             folder=settings.cache_dir / "classifiers",
         )
 

@@ -1,8 +1,9 @@
 """A stand-in for the Hub on loopback: one repository served as `huggingface_hub` asks for it, with its hashes, ranges
-and refusals; and a connection that can be cut, held or damaged."""
+and refusals, and others made and committed to; and a connection that can be cut, held or damaged."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -12,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+import pytest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LARGE_BYTES = 500_000
@@ -29,7 +32,8 @@ class Refusal:
 
 @dataclass
 class Behaviour:
-    """What happens to the bodies of large files, and who is let in; `ranges` is what was asked for."""
+    """What happens to the bodies of large files, and who is let in; `ranges` is what was asked for, `pushed` the files
+    that were committed to a repository, `private` whether one is, and `tokens` those that came with a commit."""
 
     cuts: list[int] = field(default_factory=list)
     """The next answers end after so many bytes."""
@@ -39,12 +43,19 @@ class Behaviour:
     refusals: dict[str, Refusal] = field(default_factory=dict)
     """By a repository's name."""
     ranges: list[str] = field(default_factory=list)
+    pushed: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    private: dict[str, bool] = field(default_factory=dict)
+    tokens: list[str] = field(default_factory=list)
 
 
 @contextmanager
 def serving(repo: str, folder: Path, behaviour: Behaviour | None = None) -> Iterator[str]:
     """The server's address while it serves `folder` as `repo`."""
     acts = behaviour or Behaviour()
+    uploaded: dict[str, bytes] = {}
+
+    def address() -> str:
+        return f"http://127.0.0.1:{server.server_address[1]}"
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -52,6 +63,44 @@ def serving(repo: str, folder: Path, behaviour: Behaviour | None = None) -> Iter
 
         def do_GET(self) -> None:
             self.answer(body=True)
+
+        def do_PUT(self) -> None:
+            uploaded[self.path.rsplit("/", 1)[-1]] = self.read()
+            self.send(b"", body=False)
+
+        def do_POST(self) -> None:
+            content, path = self.read(), self.path.split("?")[0]
+            asked = {} if path.endswith("/commit/main") else json.loads(content)
+            name = f"{asked.get('organization')}/{asked.get('name')}" if path == "/api/repos/create" else path
+            for refused, refusal in acts.refusals.items():
+                if refused in name:
+                    self.refuse(refusal)
+                    return
+            if path == "/api/repos/create":
+                acts.private.setdefault(name, asked.get("private", asked.get("visibility") == "private"))
+                made: object = {"url": f"{address()}/{name}"}
+            elif path.endswith("/preupload/main"):
+                made = {"files": [_upload_mode(file) for file in asked["files"]]}
+            elif path.endswith("/info/lfs/objects/batch"):
+                made = {"transfer": "basic", "objects": [_upload(address(), each) for each in asked["objects"]]}
+            elif path.endswith("/commit/main"):
+                acts.tokens.append(self.headers.get("Authorization", ""))
+                repository = "/".join(path.split("/")[3:5])
+                acts.pushed.setdefault(repository, {}).update(_committed(content, uploaded))
+                made = {"commitUrl": f"{address()}/{repository}/commit/{COMMIT}", "commitOid": COMMIT}
+            else:
+                made = {"errors": [], "warnings": []}
+            self.send(json.dumps(made).encode(), body=True)
+
+        def read(self) -> bytes:
+            if self.headers.get("Transfer-Encoding") != "chunked":
+                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            content = b""
+            while size := int(self.rfile.readline(), 16):
+                content += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return content
 
         def answer(self, *, body: bool) -> None:
             path = self.path.split("?")[0]
@@ -68,7 +117,8 @@ def serving(repo: str, folder: Path, behaviour: Behaviour | None = None) -> Iter
             elif path.startswith("/api/models/"):
                 name = "/".join(path.split("/")[3:5])
                 siblings = [{"rfilename": file.name} for file in sorted(folder.iterdir())]
-                self.send(json.dumps({"id": name, "sha": COMMIT, "siblings": siblings}).encode(), body=True)
+                facts = {"id": name, "sha": COMMIT, "siblings": siblings, "private": acts.private.get(name, False)}
+                self.send(json.dumps(facts).encode(), body=True)
             elif "/resolve/" in path and file.is_file():
                 self.send(file.read_bytes(), body=body, is_file=True)
             else:
@@ -123,10 +173,24 @@ def serving(repo: str, folder: Path, behaviour: Behaviour | None = None) -> Iter
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
+            yield address()
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def pushing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Behaviour]:
+    """What this process pushes goes to a stand-in, with a token of its own."""
+    from huggingface_hub import constants
+
+    behaviour = Behaviour()
+    with serving("somebody/else", folder, behaviour) as address:
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")
+        yield behaviour
 
 
 def _git_hash(content: bytes) -> str:
@@ -139,3 +203,25 @@ def _entry(file: Path) -> dict[str, object]:
     if len(content) >= LARGE_BYTES:
         entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
     return entry
+
+
+def _upload_mode(file: dict[str, str]) -> dict[str, object]:
+    is_large = file["path"].endswith(".safetensors")
+    return {"path": file["path"], "uploadMode": "lfs" if is_large else "regular", "shouldIgnore": False}
+
+
+def _upload(address: str, file: dict[str, object]) -> dict[str, object]:
+    return {**file, "actions": {"upload": {"href": f"{address}/lfs/{file['oid']}", "header": {}}}}
+
+
+def _committed(content: bytes, uploaded: dict[str, bytes]) -> dict[str, bytes]:
+    """The files of a commit, by name: small ones are in it, large ones were put up before."""
+    files: dict[str, bytes] = {}
+    for line in content.splitlines():
+        operation = json.loads(line)
+        value = operation["value"]
+        if operation["key"] == "file":
+            files[value["path"]] = base64.b64decode(value["content"])
+        elif operation["key"] == "lfsFile":
+            files[value["path"]] = uploaded[value["oid"]]
+    return files

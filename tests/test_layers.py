@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("entry_files",),
     ("fitting",),
     ("placement_plan",),
-    ("placement", "hub", "checkpoints"),
+    ("placement", "hub", "hub_push", "checkpoints"),
     ("hub_fetch",),
     ("prompts", "detokenize"),
     ("catalog", "tokenizer", "batch"),

@@ -16,6 +16,7 @@ import numpy as np
 from llama_demo.checkpoints.hf_write import write_hf
 from llama_demo.checkpoints.llama import OUTPUT, Checkpoint, Config, SourceTensor
 from llama_demo.checkpoints.whole import replacing_folder
+from llama_demo.classify.cards import Licence, copy_licence, write_card
 from llama_demo.classify.head import WEIGHT, Head
 from llama_demo.errors import BadCheckpoint
 from llama_demo.messages import Messages
@@ -50,10 +51,13 @@ def export(
     head: Head,
     backbone: Checkpoint,
     target: Path,
+    licence: Licence,
     words: Messages,
+    *,
     report: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Writes the folder whole or not at all, with a model card that says what a text must be wrapped in.
+    """Writes the folder whole or not at all, with a model card that says what a text must be wrapped in and under which
+    `licence` the backbone is.
 
     Raises `WrongBackbone` for a backbone of another width, `BadCheckpoint` for one that cannot be read, `DiskFull`,
     and `FileExistsError` where `target` is there and not empty.
@@ -68,7 +72,8 @@ def export(
         made = folder / "model"
         write_hf(Checkpoint(backbone.folder, backbone.tokenizer, config, tensors), made, report=report)
         _name_padding(made / "tokenizer_config.json", pad)
-        (made / "README.md").write_text(_card(head, words), encoding="utf-8")
+        copy_licence(backbone.folder, made)
+        write_card(head, licence, words, made)
         for file in made.iterdir():
             file.rename(folder / file.name)
         made.rmdir()
@@ -105,21 +110,3 @@ def _name_padding(path: Path, pad: str) -> None:
     if not values["pad_token"]:
         values["pad_token"] = pad
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _card(head: Head, words: Messages) -> str:
-    figures = head.figures or {}
-    scores = [
-        f"- {name}: {figures[name]:.3f}" for name in ("accuracy", "macro_f1", "calibration_error") if name in figures
-    ]
-    base = f"base_model: {head.backbone.repo}\n" if head.backbone.repo else ""
-    front = f"---\nlibrary_name: transformers\npipeline_tag: text-classification\n{base}---\n\n"
-    body = words(
-        "card.text",
-        name=head.name,
-        backbone=" ".join(filter(None, (head.backbone.repo or head.backbone.name, head.backbone.revision))),
-        labels=", ".join(head.labels),
-        prompt=repr(head.prompt),
-        figures="\n".join(scores) or "-",
-    )
-    return front + body

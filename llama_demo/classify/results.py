@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Working:
-    """`done` of `total` texts have been read, or of fits made: `step` says which."""
+    """`done` of `total` texts have been read, of fits made, or of bytes written: `step` says which."""
 
     step: str
     done: int
@@ -96,6 +96,20 @@ class Trained:
 
 
 TrainUpdate = LoadProgress | Waiting | Working | Trained
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A head with its backbone: a folder, or an archive of it."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """The address of what is on the Hub now."""
+
+    address: str
 
 
 def verdicts(

@@ -14,13 +14,13 @@ from typing import TypeVar
 
 import numpy as np
 
+from llama_demo.catalog import Entry
 from llama_demo.checkpoints.llama import Checkpoint
 from llama_demo.classify import head as heads
 from llama_demo.classify import training, zero_shot
 from llama_demo.classify.attribution import effects, parts_of
 from llama_demo.classify.checkpoint import is_classifier, read_checkpoint
 from llama_demo.classify.examples import Examples, examples_from
-from llama_demo.classify.export import export
 from llama_demo.classify.features import Features, Told
 from llama_demo.classify.head import Backbone, Head
 from llama_demo.classify.reading import Reader, by_head, by_labels, embed, probe
@@ -36,12 +36,12 @@ from llama_demo.classify.results import (
     Working,
     verdicts,
 )
+from llama_demo.classify.sharing import Sharing
 from llama_demo.classify.store import Heads
 from llama_demo.classify.wrapping import Wrapping, texts_from
 from llama_demo.classify.zero_shot import PROMPTS, ZeroShot
 from llama_demo.errors import (
     InvalidParameter,
-    TargetExists,
     UnknownClassifier,
     UnknownModel,
     WrongBackbone,
@@ -49,7 +49,6 @@ from llama_demo.errors import (
 from llama_demo.leasing import Done, Leasing, Stopper
 from llama_demo.limits import Limits
 from llama_demo.loading import LoadedModel, Report
-from llama_demo.messages import Messages
 from llama_demo.tokenizer import Tokenizer
 from llama_demo.values import LoadProgress, Waiting
 
@@ -60,7 +59,7 @@ T = TypeVar("T")
 
 class Classification:
     """`reads_with` gives the name under which a model that can score and embed is leased, `checkpoint` the files it is
-    read from, `folder_of` the owner's own folder of it, if any; all raise `UnknownModel`. `folder` keeps heads."""
+    read from, `entry_of` its entry; all raise `UnknownModel`. `folder` keeps heads, `sharing` takes them out."""
 
     def __init__(
         self,
@@ -69,16 +68,16 @@ class Classification:
         *,
         reads_with: Callable[[str], str],
         checkpoint: Callable[[str, Report], Checkpoint],
-        folder_of: Callable[[str], Path | None],
+        entry_of: Callable[[str], Entry],
         folder: Path,
     ) -> None:
-        self._folder_of = folder_of
-        self._checkpoint = checkpoint
+        self._entry_of = entry_of
         self._leasing = leasing
         self._limits = limits
         self._reads_with = reads_with
         self._features = Features(FEATURES_BYTES)
         self.heads = Heads(folder)
+        self.sharing = Sharing(find=self.find, home=lambda head: entry_of(self._home(head, "")), checkpoint=checkpoint)
 
     async def zero_shot(
         self,
@@ -158,25 +157,12 @@ class Classification:
             return self.heads.find(classifier)
         except UnknownClassifier:
             try:
-                folder = self._folder_of(classifier)
+                folder = self._entry_of(classifier).path
             except UnknownModel:
                 folder = None
             if folder is None or not is_classifier(folder):
                 raise
             return read_checkpoint(folder, classifier)
-
-    def export(self, classifier: str, target: Path, words: Messages, report: Report = lambda _: None) -> None:
-        """Writes the head with its backbone as a folder that plain transformers loads. Blocks.
-
-        Raises `UnknownClassifier`, `WrongBackbone`, `DiskFull`, `TargetExists`, and as loading the model does.
-        """
-        head = self.find(classifier)
-        name = self._home(head, "")
-        backbone = self._checkpoint(name, report)
-        try:
-            export(head, backbone, target, words)
-        except FileExistsError:
-            raise TargetExists(str(target)) from None
 
     async def _verdicts(
         self, texts: object, by: Head | ZeroShot, model: str, abstain_below: float, stopper: Stopper | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ import pytest
 from llama_demo.checkpoints.gguf import write_gguf, write_tokenizer
 from llama_demo.checkpoints.gguf_source import read_gguf
 from llama_demo.checkpoints.llama import read_folder
+from llama_demo.classify.cards import Licence
 from llama_demo.classify.export import export
 from llama_demo.classify.features import Features
 from llama_demo.classify.head import Backbone, Head
 from llama_demo.classify.wrapping import Wrapping
 from llama_demo.engines.transformers import TransformersEngine
 from llama_demo.errors import DiskFull, WrongBackbone
-from llama_demo.messages import messages
+from llama_demo.messages import languages, messages
 from llama_demo.tokenizer import Tokenizer
 from tests import tiny
 
@@ -30,6 +32,9 @@ TEXTS = [
     " leading and trailing ",
     "\n\nlines\r\n",
 ]
+
+
+LICENCE = Licence("Apache-2.0", "https://example.org/licence")
 
 
 def make_head(**changes: Any) -> Head:
@@ -96,7 +101,7 @@ def theirs(folder: Path, texts: list[str], side: str) -> Any:
 
 def test_a_batch_of_64_alone_and_in_plain_transformers_have_the_same_scores(folder: Path, tmp_path: Path) -> None:
     head = make_head()
-    export(head, read_folder(folder), tmp_path / "exported", messages())
+    export(head, read_folder(folder), tmp_path / "exported", LICENCE, messages())
     together, alone = ours(folder, head, TEXTS)
     assert np.abs(together - alone).max() <= 1e-4
     assert together.std(axis=0).min() > 0.01
@@ -108,7 +113,7 @@ def test_a_batch_of_64_alone_and_in_plain_transformers_have_the_same_scores(fold
 @pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
 def test_other_kinds_of_heads_are_exported_as_such(kind: str, tiny_folder: Path, tmp_path: Path) -> None:
     head = make_head(problem_type=kind)
-    export(head, read_folder(tiny_folder), tmp_path / "exported", messages())
+    export(head, read_folder(tiny_folder), tmp_path / "exported", LICENCE, messages())
     logits = theirs(tmp_path / "exported", TEXTS[:5], "right").logits
     together, _ = ours(tiny_folder, head, TEXTS[:5])
     wanted = logits if kind == "regression" else logits.sigmoid()
@@ -120,18 +125,46 @@ def test_a_backbone_from_a_gguf_file_is_written_exactly(tiny_folder: Path, tmp_p
     file = tmp_path / "tiny.gguf"
     write_gguf(tiny_folder, file, to="f16")
     write_tokenizer(file, tmp_path / "tokenizer")
-    export(make_head(), read_gguf(file, tmp_path / "tokenizer"), tmp_path / "exported", messages())
+    export(make_head(), read_gguf(file, tmp_path / "tokenizer"), tmp_path / "exported", LICENCE, messages())
     logits = theirs(tmp_path / "exported", TEXTS[:20], "right").logits
     together, _ = ours(tiny_folder, make_head(), TEXTS[:20])
     assert np.abs(logits.softmax(-1).numpy() - together).max() <= 5e-3
 
 
-def test_the_card_says_what_to_wrap_a_text_in_and_how_good_it_is(tiny_folder: Path, tmp_path: Path) -> None:
-    export(make_head(), read_folder(tiny_folder), tmp_path / "exported", messages())
+@pytest.mark.parametrize("language", languages())
+def test_the_card_says_what_to_wrap_a_text_in_how_good_it_is_and_its_program_runs(
+    language: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    export(make_head(), read_folder(tiny_folder), tmp_path / "exported", LICENCE, messages(language))
     card = (tmp_path / "exported" / "README.md").read_text(encoding="utf-8")
     assert repr("Review: {text}\nSentiment:") in card
     assert "0.812" in card
     assert "a, b, c" in card
+    assert 'license: "apache-2.0"' in card
+    monkeypatch.chdir(tmp_path / "exported")
+    exec(card.split("```python")[1].split("```")[0], {})
+    printed = [float(each) for each in re.findall(r"-?\d+\.\d+", capsys.readouterr().out)]
+    logits = theirs(tmp_path / "exported", ["your text"], "right").logits
+    assert printed == pytest.approx(logits[0].tolist(), abs=1e-3)
+
+
+def test_what_llama_2s_licence_asks_for_is_in_the_folder(tiny_folder: Path, tmp_path: Path) -> None:
+    backbone = tmp_path / "backbone"
+    shutil.copytree(tiny_folder, backbone)
+    (backbone / "LICENSE.txt").write_text("the agreement")
+    llama = Licence("Llama 2 Community License", "https://example.org/llama")
+    export(make_head(), read_folder(backbone), tmp_path / "exported", llama, messages())
+    assert "Meta Platforms" in (tmp_path / "exported" / "NOTICE").read_text()
+    assert (tmp_path / "exported" / "LICENSE.txt").read_text() == "the agreement"
+    assert 'license: "llama2"' in (tmp_path / "exported" / "README.md").read_text(encoding="utf-8")
+
+
+def test_what_a_strangers_head_says_of_its_backbone_cannot_write_the_card(tiny_folder: Path, tmp_path: Path) -> None:
+    hostile = make_head(backbone=Backbone("tiny", 'x/y"\nlicense: mit'))
+    export(hostile, read_folder(tiny_folder), tmp_path / "exported", Licence("", ""), messages())
+    front = (tmp_path / "exported" / "README.md").read_text(encoding="utf-8").split("---")[1]
+    assert "mit" not in front
+    assert 'license_name: "unknown"' in front
 
 
 def test_what_cannot_be_written_leaves_nothing_behind(
@@ -139,9 +172,9 @@ def test_what_cannot_be_written_leaves_nothing_behind(
 ) -> None:
     narrow = make_head(weight=np.ones((3, 64), np.float32))
     with pytest.raises(WrongBackbone):
-        export(narrow, read_folder(tiny_folder), tmp_path / "exported", messages())
+        export(narrow, read_folder(tiny_folder), tmp_path / "exported", LICENCE, messages())
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(DiskFull):
-        export(make_head(), read_folder(tiny_folder), tmp_path / "exported", messages())
+        export(make_head(), read_folder(tiny_folder), tmp_path / "exported", LICENCE, messages())
     assert list(tmp_path.iterdir()) == []

@@ -24,7 +24,6 @@ from llama_demo.errors import (
     BadExamples,
     InvalidParameter,
     NameTaken,
-    TargetExists,
     UnknownClassifier,
     UnknownModel,
     UntrainedHead,
@@ -36,6 +35,7 @@ from llama_demo.loading import LoadedModel
 from llama_demo.messages import messages
 from llama_demo.registry import Plan, Registry
 from tests import tiny
+from tests.classify.test_export import theirs
 from tests.scripted import loaded
 
 MODEL = EMBEDDED.name
@@ -65,7 +65,7 @@ class World:
             Leasing(self.registry, Admission(4, 4)),
             Limits(10_000, 100, tiny.CONTEXT_TOKENS),
             reads_with=self.reads_with,
-            folder_of=lambda _: None,
+            entry_of=lambda _: EMBEDDED,
             checkpoint=lambda _, __: read_folder(model),
             folder=folder,
         )
@@ -280,18 +280,9 @@ def test_a_head_is_refused_on_another_backbone(
 def test_an_exported_head_gives_the_same_scores_in_plain_transformers(
     world: World, trained: Trained, tmp_path: Path
 ) -> None:
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    world.service.export("mine", tmp_path / "exported", messages())
-    with pytest.raises(TargetExists):
-        world.service.export("mine", tmp_path / "exported", messages())
-    tokenizer = AutoTokenizer.from_pretrained(str(tmp_path / "exported"))
-    model = AutoModelForSequenceClassification.from_pretrained(str(tmp_path / "exported")).eval()
     texts = ["tide and boats", "school", "bread and a net, and more than that"]
-    batch = tokenizer([trained.prompt.replace("{text}", text) for text in texts], return_tensors="pt", padding=True)
-    with torch.no_grad():
-        shares = model(**batch).logits.softmax(-1).numpy()
+    last(world.service.sharing.export("mine", tmp_path / "exported", messages()))
+    shares = theirs(tmp_path / "exported", texts, "right").logits.softmax(-1).numpy()
     verdicts = last(world.service.classify(texts, "mine")).verdicts
     assert np.abs(shares - [[each.scores["land"], each.scores["sea"]] for each in verdicts]).max() <= 1e-4
 

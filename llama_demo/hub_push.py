@@ -1,0 +1,55 @@
+"""Puts a folder's files into a repository of the Hugging Face Hub, private unless it is told otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from llama_demo.errors import InvalidParameter
+from llama_demo.push_errors import MayNotWrite, NotSignedIn, PublicRepository, PushFailed
+
+
+def push(folder: Path, repo: str, message: str, report: Callable[[int, int], None], *, private: bool = True) -> str:
+    """Makes the model repository `repo` (OWNER/NAME) where it is not there and commits the folder's files to it as one;
+    returns its address. `report` is told the bytes that are up, of how many; what it raises ends the push, and nothing
+    is committed. The token is HF_TOKEN, or the one of `hf auth login`.
+
+    Raises `InvalidParameter` for a name that is none, `PublicRepository` where `private` was asked for and it is there
+    and public, `PushFailed`.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    api = HfApi()
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    additions = [CommitOperationAdd(path_in_repo=file.name, path_or_fileobj=file) for file in files]
+    total, done = sum(file.stat().st_size for file in files), 0
+    with _worded(repo):
+        address = api.create_repo(repo, private=private, exist_ok=True)
+        if private and not api.repo_info(repo).private:
+            raise PublicRepository(repo)
+        for addition in additions:
+            report(done, total)
+            api.preupload_lfs_files(repo, additions=[addition])
+            done += addition.upload_info.size
+        report(done, total)
+        api.create_commit(repo, additions, commit_message=message)
+    return str(address)
+
+
+@contextmanager
+def _worded(repo: str) -> Iterator[None]:
+    """What the Hub's client raises, as ours."""
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        yield
+    except HFValidationError:
+        raise InvalidParameter("repo", repo, "OWNER/NAME, as the Hub names repositories") from None
+    except HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", None)
+        kind = {401: NotSignedIn, 403: MayNotWrite}.get(status or 0, PushFailed)
+        raise kind(repo, f"the Hub answered {status}" if status else "the Hub gave no answer") from None
+    except (httpx2.HTTPError, OSError, RuntimeError, ValueError):
+        raise PushFailed(repo, "the connection to the Hub failed") from None
