@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tables",),
     ("limits", "settings", "devices", "observe", "table_lines"),
     ("values", "messages", "visitors"),
-    ("hub_errors", "visitor_errors"),
+    ("hub_errors", "push_errors", "visitor_errors"),
     ("errors",),
 )
 """From the top down. A module imports from the lines below its own, and never from a neighbour on its line."""

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from llama_demo import errors, hub_errors, visitor_errors
+from llama_demo import errors, hub_errors, push_errors, visitor_errors
 from llama_demo.messages import languages, messages, preferred, shortened, size
 
 PACKAGE = Path(errors.__file__).parent
 ERRORS = [
     error
-    for error in {**vars(errors), **vars(hub_errors), **vars(visitor_errors)}.values()
+    for error in {**vars(errors), **vars(hub_errors), **vars(push_errors), **vars(visitor_errors)}.values()
     if isinstance(error, type) and issubclass(error, errors.LlamaDemoError) and error is not errors.LlamaDemoError
 ]
 
