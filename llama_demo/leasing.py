@@ -13,10 +13,13 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from llama_demo.errors import LlamaDemoError
 from llama_demo.limits import Admission, Place
 from llama_demo.loading import LoadedModel
 from llama_demo.registry import Lease, Registry
 from llama_demo.values import LoadProgress, Waiting
+from llama_demo.visitor_errors import TookTooLong
+from llama_demo.visitors import NOBODY, Visitor
 
 UPDATE_SECONDS = 0.1
 """An answer is shown anew so often where there are few readers."""
@@ -34,16 +37,26 @@ class Cancellable(Protocol):
 
 
 class Stopper:
-    """Ends one request from another handler: at once, without waiting for the request's next update."""
+    """Ends one request from another handler: at once, without waiting for the request's next update. It says whose
+    request it is, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, visitor: Visitor = NOBODY) -> None:
+        self.visitor = visitor
         self.stopped = False
+        self.error: LlamaDemoError | None = None
+        """Why the server ended it; none where the visitor did."""
         self._streams: list[Cancellable] = []
 
     def stop(self) -> None:
         self.stopped = True
-        for stream in self._streams:
+        for stream in tuple(self._streams):
             stream.cancel()
+
+    def end(self, error: LlamaDemoError) -> None:
+        """Stops it from the server's side, from any thread: whoever reads hears `error` after what there is."""
+        if not self.stopped:
+            self.error = error
+        self.stop()
 
     def attach(self, stream: Cancellable) -> None:
         self._streams.append(stream)
@@ -100,10 +113,11 @@ class Leasing:
         """Where they apply, the place in the line and the load's progress, again and again, so that whoever reads can
         leave; last the seat, which is given up when the generator is closed. No seat where `stopper` stops the wait.
 
-        Raises `Busy`, and whatever loading the model raises.
+        Raises `Busy`, `TooManyRequests`, what `stopper` was ended with, and whatever loading the model raises.
         """
-        place = self._admission.enter()
+        place = self._admission.enter(stopper.visitor, stopper.end)
         seat: Seat | None = None
+        timer: asyncio.TimerHandle | None = None
         try:
             while not stopper.stopped:
                 number, seconds = place.position()
@@ -118,11 +132,26 @@ class Leasing:
                     await asyncio.sleep(self.update_seconds())
                 if lease is not None:
                     seat = Seat(place, lease)
+                    timer = self._end_in_time(stopper)
                     yield seat
             finally:
                 ticket.cancel()
+            if stopper.error is not None:
+                raise stopper.error
         finally:
+            if timer is not None:
+                timer.cancel()
             (seat or place).leave()
+
+    def spend(self, visitor: Visitor, tokens: int) -> None:
+        """See `Admission.spend`."""
+        self._admission.spend(visitor, tokens)
+
+    def _end_in_time(self, stopper: Stopper) -> asyncio.TimerHandle | None:
+        seconds = self._admission.seconds_for(stopper.visitor)
+        if seconds is None:
+            return None
+        return asyncio.get_running_loop().call_later(seconds, stopper.end, TookTooLong(seconds))
 
     async def call(
         self, model: str, work: Callable[[LoadedModel], T], stopper: Stopper

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from llama_demo.errors import Busy, MessageTooLong
+from llama_demo.budgets import Allowance, Budgets
+from llama_demo.errors import Busy, LlamaDemoError, MessageTooLong
 from llama_demo.values import Sampling, Turn
+from llama_demo.visitors import NOBODY, Visitor
 
 _SMOOTHING = 0.2
 """Weight of the newest request in the running mean of how long one takes."""
@@ -38,27 +40,47 @@ class Limits:
 
 
 class Admission:
-    """A line of requests, first come, first served, with so many answered side by side.
+    """A line of requests, with so many answered side by side. Visitors take turns: whoever asks for much waits for it
+    behind those who ask for little.
 
     It is polled rather than awaited, so that it belongs to no event loop, and every call returns at once.
     """
 
-    def __init__(self, concurrent: int, queue: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        concurrent: int,
+        queue: int,
+        clock: Callable[[], float] = time.monotonic,
+        allowance: Allowance | None = None,
+    ) -> None:
+        """`allowance` is what each visitor may have of it; the owner may have all."""
         self._concurrent = concurrent
         self._queue = queue
         self._clock = clock
+        self._allowance = allowance
+        self._budgets = None if allowance is None else Budgets(allowance)
         self._lock = threading.Lock()
-        self._line: OrderedDict[Place, None] = OrderedDict()
+        self._lines: OrderedDict[str, deque[Place]] = OrderedDict()
+        """By visitor; whose turn is next comes first."""
+        self._taken = 0
+        """Places that the first visitor has been given in this turn."""
         self._active: set[Place] = set()
+        self._active_of: Counter[str] = Counter()
         self._mean_seconds: float | None = None
+        self._closing: LlamaDemoError | None = None
 
-    def enter(self) -> Place:
-        """A place in the line. Raises `Busy` where the line is full."""
+    def enter(self, visitor: Visitor = NOBODY, end: Callable[[LlamaDemoError], None] | None = None) -> Place:
+        """A place in the line. `end` is told when the request must end, and why.
+
+        Raises `Busy` where the line is full, `TooManyRequests`, and what `close` was given.
+        """
         with self._lock:
-            if (busy := self._busy()) is not None:
-                raise busy
-            place = Place(self, self._clock())
-            self._line[place] = None
+            if (refusal := self._refusal(visitor)) is not None:
+                raise refusal
+            if self._budgets is not None and not visitor.is_owner:
+                self._budgets.take(visitor, self._clock())
+            place = Place(self, visitor, end)
+            self._lines.setdefault(visitor.key, deque()).append(place)
             self._admit()
             return place
 
@@ -70,40 +92,129 @@ class Admission:
     @property
     def waiting(self) -> int:
         """How many wait."""
-        return len(self._line)
-
-    def refusal(self) -> Busy | None:
-        """The error that `enter` would raise now."""
         with self._lock:
-            return self._busy()
+            return self._waiting()
+
+    def refusal(self) -> LlamaDemoError | None:
+        """The error that a new visitor would meet in `enter` now."""
+        with self._lock:
+            return self._refusal(NOBODY)
+
+    def spend(self, visitor: Visitor, tokens: int) -> None:
+        """Counts tokens that were read or written for `visitor`."""
+        with self._lock:
+            if self._budgets is not None and not visitor.is_owner:
+                self._budgets.spend(visitor, tokens, self._clock())
+
+    def seconds_for(self, visitor: Visitor) -> float | None:
+        """How long one request of `visitor` may be answered."""
+        return None if self._allowance is None or visitor.is_owner else self._allowance.request_seconds
+
+    def close(self, error: LlamaDemoError) -> None:
+        """Refuses new requests and those that wait with `error`; those that are answered go on."""
+        with self._lock:
+            self._closing = error
+            self._lines.clear()
+
+    def end_all(self, error: LlamaDemoError) -> None:
+        """Tells those that are answered to end."""
+        with self._lock:
+            ends = [place.end for place in self._active if place.end is not None]
+        for end in ends:
+            end(error)
 
     def leave(self, place: Place) -> None:
         """Gives `place` up; one that has left already is nothing to do."""
         with self._lock:
-            self._line.pop(place, None)
+            line = self._lines.get(place.visitor.key, ())
+            if place in line:
+                line.remove(place)  # type: ignore[union-attr]
+                self._drop_if_empty(place.visitor.key)
             if place in self._active:
                 self._active.remove(place)
+                self._active_of[place.visitor.key] -= 1
+                if not self._active_of[place.visitor.key]:
+                    del self._active_of[place.visitor.key]
                 self._learn(self._clock() - place.started)
             self._admit()
 
     def position(self, place: Place) -> tuple[int, float | None]:
-        """0 once admitted, else the place counted from 1, with a guess of the seconds to go."""
+        """0 once admitted, else the place counted from 1 as turns are taken, with a guess of the seconds to go.
+
+        Raises what `close` was given.
+        """
         with self._lock:
-            if place not in self._line:
+            if place in self._active:
                 return 0, None
-            number = list(self._line).index(place) + 1
+            if self._closing is not None:
+                raise self._closing
+            line = self._lines.get(place.visitor.key)
+            if line is None or place not in line:
+                return 0, None
+            number = self._number(place, line.index(place))
             return number, self._guess(number)
 
-    def _busy(self) -> Busy | None:
-        if len(self._active) < self._concurrent or len(self._line) < self._queue:
+    def _number(self, place: Place, index: int) -> int:
+        """How many are admitted until `place` is, which has `index` of its own visitor's before it."""
+        weight, front = place.visitor.weight, next(iter(self._lines))
+        rounds = (index + (self._taken if place.visitor.key == front else 0)) // weight
+        before, number = True, index + 1
+        for key, line in self._lines.items():
+            if key == place.visitor.key:
+                before = False
+            else:
+                had = self._taken if key == front else 0
+                number += min(len(line), line[0].visitor.weight * (rounds + before) - had)
+        return number
+
+    def _refusal(self, visitor: Visitor) -> LlamaDemoError | None:
+        if self._closing is not None:
+            return self._closing
+        own = len(self._lines.get(visitor.key, ()))
+        if not own and len(self._active) < self._concurrent and self._has_share(visitor):
             return None
-        return Busy(len(self._line), self._guess(len(self._line) + 1) or 1.0)
+        waiting = self._waiting()
+        if waiting >= self._queue:
+            return Busy(waiting, self._guess(waiting + 1) or 1.0)
+        if self._allowance is not None and not visitor.is_owner and own >= self._allowance.waiting * visitor.weight:
+            return Busy(own, self._guess(own + 1) or 1.0)
+        return None
+
+    def _has_share(self, visitor: Visitor) -> bool:
+        """Whether `visitor` may have one more answered beside those of the same visitor."""
+        if self._allowance is None or visitor.is_owner:
+            return True
+        return self._active_of[visitor.key] < self._allowance.concurrent * visitor.weight
 
     def _admit(self) -> None:
-        while self._line and len(self._active) < self._concurrent:
-            place, _ = self._line.popitem(last=False)
+        while len(self._active) < self._concurrent and (key := self._next()) is not None:
+            place = self._lines[key].popleft()
             place.started = self._clock()
             self._active.add(place)
+            self._active_of[key] += 1
+            self._end_turn(key, place.visitor.weight)
+
+    def _next(self) -> str | None:
+        """The first in turn who may have one more."""
+        return next((key for key, line in self._lines.items() if self._has_share(line[0].visitor)), None)
+
+    def _end_turn(self, key: str, weight: int) -> None:
+        """A turn is `weight` places, or fewer where the line has no more, or where others stand before it."""
+        first = next(iter(self._lines)) == key
+        self._taken += first
+        if not first or self._taken >= weight or not self._lines[key]:
+            self._lines.move_to_end(key)
+            self._taken = 0 if first else self._taken
+        self._drop_if_empty(key)
+
+    def _drop_if_empty(self, key: str) -> None:
+        if key in self._lines and not self._lines[key]:
+            if next(iter(self._lines)) == key:
+                self._taken = 0
+            del self._lines[key]
+
+    def _waiting(self) -> int:
+        return sum(len(line) for line in self._lines.values())
 
     def _learn(self, seconds: float) -> None:
         mean = self._mean_seconds
@@ -117,11 +228,15 @@ class Admission:
 class Place:
     """One request's place in the line."""
 
-    __slots__ = ("_admission", "started")
+    __slots__ = ("_admission", "end", "started", "visitor")
 
-    def __init__(self, admission: Admission, started: float) -> None:
+    def __init__(
+        self, admission: Admission, visitor: Visitor, end: Callable[[LlamaDemoError], None] | None = None
+    ) -> None:
         self._admission = admission
-        self.started = started
+        self.visitor = visitor
+        self.end = end
+        self.started = 0.0
 
     def position(self) -> tuple[int, float | None]:
         return self._admission.position(self)

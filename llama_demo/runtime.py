@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from llama_demo.budgets import Allowance
 from llama_demo.catalog import Catalog, read_catalog
 from llama_demo.classify.service import Classification
 from llama_demo.devices import CPU, read_cpu, read_gpus
@@ -58,7 +59,7 @@ class Runtime:
         )
         self._listing = Listing(settings, self._loader, self.registry, self._budgets)
         self.management = Management(self.registry, self._offer)
-        self._admission = Admission(settings.concurrent, settings.queue)
+        self._admission = Admission(settings.concurrent, settings.queue, allowance=_allowance(settings))
         self.generation = Generation(
             self.registry,
             self.limits,
@@ -145,3 +146,16 @@ class Runtime:
 
     def _load(self, name: str, report: Callable[[LoadProgress], None]) -> LoadedModel:
         return self._loader.load(name, report)
+
+
+def _allowance(settings: Settings) -> Allowance | None:
+    """What each visitor may have of a public server."""
+    if not settings.public:
+        return None
+    return Allowance(
+        concurrent=settings.visitor_concurrent,
+        waiting=settings.visitor_waiting,
+        requests_per_minute=settings.visitor_requests,
+        tokens_per_minute=settings.visitor_tokens,
+        request_seconds=settings.request_seconds,
+    )

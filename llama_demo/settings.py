@@ -18,6 +18,8 @@ PREFIX = "LLAMA_DEMO_"
 OWNER_PASSWORD = PREFIX + "OWNER_PASSWORD"
 """Never a flag, which every user of the machine could read in the list of processes."""
 _SPACE = "SPACE_ID"
+_PUBLIC_CHARACTERS, _PUBLIC_NEW_TOKENS = 20_000, 1024
+"""What a public server takes and gives where nothing else was chosen."""
 _SHARE_PROXIES = "127.0.0.1"
 """A public link's tunnel ends on this machine."""
 _SPACE_PROXIES = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,127.0.0.1"
@@ -48,6 +50,11 @@ class Settings:
     message_characters: int = 100_000
     concurrent: int = 64
     queue: int = 512
+    visitor_concurrent: int = 4
+    visitor_waiting: int = 32
+    visitor_requests: int = 60
+    visitor_tokens: int = 20_000
+    request_seconds: float = 300.0
     owner_password: str = field(default="", repr=False, metadata={"environment": True})
     space: bool = field(default=False, metadata={"environment": True})
     """Whether this is a Hugging Face Space, whose page stands in a frame of another site."""
@@ -173,6 +180,31 @@ _DETAILS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
         "how many more may wait before the rest hear that it is busy",
         _whole(0, 100_000),
     ),
+    "visitor_concurrent": (
+        "a whole number from 1 to 4096",
+        "how many requests of one visitor a public server answers side by side",
+        _whole(1, 4096),
+    ),
+    "visitor_waiting": (
+        "a whole number from 1 to 100000",
+        "how many more of one visitor may wait on a public server",
+        _whole(1, 100_000),
+    ),
+    "visitor_requests": (
+        "a whole number from 1 to 1000000",
+        "how many requests one visitor of a public server has a minute",
+        _whole(1, 1_000_000),
+    ),
+    "visitor_tokens": (
+        "a whole number from 1 to 1000000000",
+        "how many tokens one visitor of a public server has a minute, read and written together",
+        _whole(1, 1_000_000_000),
+    ),
+    "request_seconds": (
+        "a number from 1 to 1000000",
+        "how long a public server works on one visitor's request",
+        _number(1, 1e6),
+    ),
 }
 
 
@@ -223,6 +255,10 @@ def read_settings(given: Mapping[str, str], environment: Mapping[str, str]) -> S
     values["space"] = bool(environment.get(_SPACE))
     if values["space"] or values.get("share"):
         values.setdefault("public", True)
+    if values.get("public"):
+        values.setdefault("message_characters", _PUBLIC_CHARACTERS)
+        values.setdefault("max_new_tokens", _PUBLIC_NEW_TOKENS)
+    if values["space"] or values.get("share"):
         values.setdefault("trusted_proxies", _SPACE_PROXIES if values["space"] else _SHARE_PROXIES)
     return Settings(**values)
 

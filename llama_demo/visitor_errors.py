@@ -4,7 +4,9 @@ InvalidInput
 ├── OwnerOnly                something that only the owner may do
 └── WrongPassword
 Unavailable
-└── TooManyAttempts          at the owner's password
+├── TooManyAttempts          at the owner's password
+├── TooManyRequests          or tokens, of one visitor: HTTP 429
+└── TookTooLong              one request, by this server's time limit
 """
 
 from __future__ import annotations
@@ -27,3 +29,13 @@ class WrongPassword(InvalidInput):
 @dataclass(eq=False)
 class TooManyAttempts(Unavailable):
     seconds: float
+
+
+@dataclass(eq=False)
+class TooManyRequests(Unavailable):
+    seconds: float
+
+
+@dataclass(eq=False)
+class TookTooLong(Unavailable):
+    limit_seconds: float

@@ -30,6 +30,7 @@ ATTEMPT_SECONDS = 30.0
 """After which one more attempt is allowed."""
 _ADDRESSES = 10_000
 """Whose attempts are remembered: the newest ones."""
+_OWN_ADDRESSES = ("", "127.0.0.1", "::1")
 _COOKIE = re.compile(r"[0-9a-f]{32}")
 
 
@@ -39,16 +40,26 @@ class Role(StrEnum):
     ANONYMOUS = "anonymous"
 
 
+_WEIGHTS = {Role.OWNER: 4, Role.SIGNED_IN: 2, Role.ANONYMOUS: 1}
+
+
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """One browser, program or address. `key` is opaque, and stays the same for as long as the browser's cookie does."""
+    """One browser, program or address. `key` is opaque, and stays the same for as long as the browser's cookie does;
+    so is `address`, which others may share. It is empty where none is known but this machine's own."""
 
     key: str
     role: Role
+    address: str = ""
 
     @property
     def is_owner(self) -> bool:
         return self.role is Role.OWNER
+
+    @property
+    def weight(self) -> int:
+        """How many turns this visitor has while an anonymous one has one."""
+        return _WEIGHTS[self.role]
 
     def check_owner(self) -> None:
         """Every owner's function begins with this. Raises `OwnerOnly`."""
@@ -93,8 +104,11 @@ class Visitors:
         cookies = dict(request.cookies)
         cookie = cookies.get(VISITOR_COOKIE)
         known = isinstance(cookie, str) and _COOKIE.fullmatch(cookie) is not None
-        key = visitor_key("cookie", str(cookie)) if known else visitor_key("address", address_of(request))
-        return Visitor(key, self._role(cookies, getattr(request, "username", None)))
+        host = address_of(request)
+        address = visitor_key("address", host)
+        key = visitor_key("cookie", str(cookie)) if known else address
+        role = self._role(cookies, getattr(request, "username", None))
+        return Visitor(key, role, "" if host in _OWN_ADDRESSES else address)
 
     def new_cookie(self) -> str:
         """A value of `VISITOR_COOKIE` for a browser that has none."""

@@ -102,11 +102,11 @@ def _not_scripted(ids: Sequence[int], top_k: int) -> Scores:
 class World:
     """A generation service over one model, scripted unless another engine is given."""
 
-    def __init__(self, folder: Path, engine: Any, *, concurrent: int = 4, queue: int = 4) -> None:
+    def __init__(self, folder: Path, engine: Any, *, concurrent: int = 4, queue: int = 4, **admission: Any) -> None:
         self.engine = engine
         self.tokenizer = Tokenizer.load(folder)
         self.load: Callable[[], LoadedModel] = lambda: loaded(engine, folder)
-        self.admission = Admission(concurrent, queue)
+        self.admission = Admission(concurrent, queue, **admission)
         self.registry: Registry[LoadedModel] = Registry(
             budgets={"CPU": 10}, plan=_plan, load=lambda name, report: self.load(), idle_seconds=None, wait_seconds=5
         )

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from llama_demo.errors import Busy, EmptyMessage, EngineCrashed, MessageTooLong, PromptTooLong, UnknownModel
+from llama_demo.budgets import Allowance
+from llama_demo.errors import Busy, Closing, EmptyMessage, EngineCrashed, MessageTooLong, PromptTooLong, UnknownModel
 from llama_demo.generation import Stopper
 from llama_demo.loading import LoadedModel
 from llama_demo.values import ChatUpdate, LoadProgress, Reply, Sampling, Token, Turn, Waiting
+from llama_demo.visitor_errors import TookTooLong, TooManyRequests
+from llama_demo.visitors import Role, Visitor
 from tests.scripted import ASK, MODEL, ScriptedEngine, World, loaded, worlds
 
 
@@ -150,6 +153,41 @@ def test_stopping_from_another_handler_ends_the_reply_as_it_stands(make: Callabl
     assert isinstance(last, Reply)
     assert (last.text, last.finish) == ("To", "cancelled")
     assert world.engine.requests[0].cancelled
+
+
+@pytest.mark.parametrize("by_time", [True, False])
+def test_what_the_server_ends_keeps_its_text_and_then_says_why(make: Callable[..., World], by_time: bool) -> None:
+    seconds = 0.01 if by_time else 9.0
+    world = make(None, allowance=Allowance(4, 4, 99, 9_999, request_seconds=seconds))
+    updates: list[ChatUpdate] = []
+
+    async def run() -> None:
+        async for update in world.chat():
+            updates.append(update)
+            if world.engine.requests and not world.engine.requests[0].stream.steps:
+                world.engine.requests[0].stream.put([Token(token, -1.0) for token in world.tokenizer.encode("To")])
+            if isinstance(update, Reply) and update.text and not by_time:
+                world.admission.end_all(Closing())
+
+    with pytest.raises(TookTooLong if by_time else Closing):
+        asyncio.run(run())
+    last = updates[-1]
+    assert isinstance(last, Reply)
+    assert (last.text, last.finish) == ("" if by_time else "To", None)
+    assert world.engine.requests[0].cancelled
+    assert world.admission.active == 0
+
+
+def test_what_is_read_and_written_counts_against_the_visitors_tokens(make: Callable[..., World]) -> None:
+    world = make(allowance=Allowance(4, 4, 99, tokens_per_minute=2))
+    mina, jun = (Stopper(Visitor(name, Role.ANONYMOUS)) for name in ("mina", "jun"))
+    world.reply(stopper=mina)
+    with pytest.raises(TooManyRequests):
+        world.reply(stopper=mina)
+    world.completion("To the", stopper=jun)
+    with pytest.raises(TooManyRequests):
+        world.completion("To the", stopper=jun)
+    assert world.reply(stopper=Stopper(Visitor("another", Role.ANONYMOUS))).text
 
 
 def test_stopping_before_the_model_is_loaded_starts_no_request(make: Callable[..., World]) -> None:

@@ -38,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("table_output",),
     ("tables",),
     ("limits", "settings", "devices", "observe", "table_lines"),
+    ("budgets",),
     ("values", "messages", "visitors"),
     ("hub_errors", "push_errors", "visitor_errors"),
     ("errors",),

@@ -53,8 +53,8 @@ def test_a_browser_is_told_apart_by_its_cookie_wherever_it_is() -> None:
     visitors = Visitors(public=True, password="")
     cookies = {VISITOR_COOKIE: visitors.new_cookie()}
     here, there = visitors.of(request("10.1.1.1", **cookies)), visitors.of(request("10.2.2.2", **cookies))
-    assert here == there
-    assert here != visitors.of(request("10.1.1.1", **{VISITOR_COOKIE: visitors.new_cookie()}))
+    assert here.key == there.key
+    assert here.key != visitors.of(request("10.1.1.1", **{VISITOR_COOKIE: visitors.new_cookie()})).key
     assert cookies[VISITOR_COOKIE] not in here.key
 
 
@@ -65,6 +65,13 @@ def test_without_a_cookie_that_the_server_made_the_address_counts(cookie: str) -
     assert asked == visitors.of(request("10.1.1.1"))
     assert asked != visitors.of(request("10.2.2.2"))
     assert visitors.of(request(None)).key != NOBODY.key
+
+
+def test_an_address_is_that_of_the_network_and_never_this_machines_own() -> None:
+    visitors = Visitors(public=True, password="")
+    assert visitors.of(request("10.1.1.1")).address == visitors.of(request("10.1.1.1", **{VISITOR_COOKIE: "x"})).address
+    assert visitors.of(request("10.1.1.1")).address
+    assert not visitors.of(request("127.0.0.1")).address
 
 
 def test_who_signed_in_is_no_owner_but_more_than_anybody() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from llama_demo.errors import EmptyMessage
 from llama_demo.generation import completion, scoring
@@ -83,12 +84,23 @@ class Generation:
                 if not isinstance(step, Seat):
                     yield step
                     continue
-                replies = answer(step.loaded, request, stopper, self.update_seconds)
-                async with aclosing(replies):
+                async with aclosing(self._replies(step.loaded, request, stopper)) as replies:
                     async for reply in replies:
-                        if reply.finish is not None:
-                            self._log_chat(reply, request)
                         yield reply
+
+    async def _replies(
+        self, loaded: LoadedModel, request: ChatRequest, stopper: Stopper
+    ) -> AsyncGenerator[Reply, None]:
+        reply: Reply | None = None
+        try:
+            async with aclosing(answer(loaded, request, stopper, self.update_seconds)) as replies:
+                async for reply in replies:
+                    if reply.finish is not None:
+                        self._log_chat(reply, request)
+                    yield reply if stopper.error is None else replace(reply, finish=None)
+        finally:
+            if reply is not None:
+                self._leasing.spend(stopper.visitor, reply.prompt_tokens + reply.new_tokens)
 
     async def complete(
         self, request: CompletionRequest, *, model: str, stopper: Stopper | None = None
@@ -105,11 +117,24 @@ class Generation:
                     yield step
                     continue
                 made = completion.complete(step.loaded, request, sampling, stopper, self.update_seconds)
-                async with aclosing(made):
-                    async for update in made:
-                        if update.finished:
-                            self._log_completion(update)
+                async with aclosing(self._spending(made, stopper)) as updates:
+                    async for update in updates:
                         yield update
+
+    async def _spending(
+        self, made: AsyncGenerator[Completion, None], stopper: Stopper
+    ) -> AsyncGenerator[Completion, None]:
+        update: Completion | None = None
+        try:
+            async with aclosing(made):
+                async for update in made:
+                    if update.finished:
+                        self._log_completion(update)
+                    yield update
+        finally:
+            if update is not None:
+                written = sum(len(one.ids) for one in update.continuations)
+                self._leasing.spend(stopper.visitor, len(update.prompt_ids) + written)
 
     async def score(
         self,
@@ -135,6 +160,7 @@ class Generation:
                     yield step
                     continue
                 seconds = time.monotonic() - started
+                self._leasing.spend(stopper.visitor, len(step.value.tokens))
                 LOG.info("score model=%s tokens=%d seconds=%.2f", one_line(model), len(step.value.tokens), seconds)
                 yield step.value
 

@@ -11,6 +11,7 @@ from llama_demo.errors import InvalidParameter
 from llama_demo.leasing import Stopper
 from llama_demo.messages import DEFAULT_LANGUAGE, Messages, size
 from llama_demo.values import LoadProgress, Sampling, Waiting
+from llama_demo.visitors import Visitor
 
 View = dict[str, Any]
 """What the page shows of an answer in progress: of constant size but for the text, and in the visitor's words."""
@@ -25,9 +26,9 @@ class Stoppers:
         self._stoppers: dict[str, Stopper] = {}
 
     @contextmanager
-    def opened(self, identity: str) -> Iterator[Stopper]:
-        """The switch of one request, which has ended when the block ends."""
-        stopper = self._stoppers[identity] = Stopper()
+    def opened(self, identity: str, visitor: Visitor) -> Iterator[Stopper]:
+        """The switch of one request of `visitor`, which has ended when the block ends."""
+        stopper = self._stoppers[identity] = Stopper(visitor)
         try:
             yield stopper
         finally:

@@ -16,6 +16,7 @@ from llama_demo.classify.labels import labels_from
 from llama_demo.classify.results import Trained, Verdict, Verdicts
 from llama_demo.classify.zero_shot import ZeroShot
 from llama_demo.errors import InvalidParameter
+from llama_demo.leasing import Stopper
 from llama_demo.ui.endpoints import optional_text, worded
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class ClassifyEndpoints:
         normalise_length: bool = True,
         correct_prior: bool = True,
         threshold: float = 0.0,
+        asked: gr.Request | None = None,
     ) -> list[dict[str, Any]]:
         """The likeliest label of each text, with a probability for every label.
 
@@ -54,22 +56,28 @@ class ClassifyEndpoints:
             threshold: no label below this probability
         """
         try:
+            stopper = Stopper(self._runtime.visitors.of(asked))
             service, model = self._runtime.classification, optional_text("model", model)
             if optional_text("classifier", classifier):
                 if labels:
                     raise InvalidParameter("labels", labels, "left out where a classifier is named")
-                updates = service.classify(texts, classifier, model=model, abstain_below=threshold)
+                updates = service.classify(texts, classifier, model=model, abstain_below=threshold, stopper=stopper)
             else:
-                asked = ZeroShot(labels_from(labels), instruction or "", normalise_length, correct_prior)
+                by = ZeroShot(labels_from(labels), instruction or "", normalise_length, correct_prior)
                 chosen = model or self._runtime.default_model
-                updates = service.zero_shot(texts, asked, model=chosen, abstain_below=threshold)
+                updates = service.zero_shot(texts, by, model=chosen, abstain_below=threshold, stopper=stopper)
             found = await _last(updates, Verdicts)
             return [_public(verdict) for verdict in found.verdicts]
         except Exception as error:
             raise worded(self._runtime, error) from None
 
     async def train_classifier(
-        self, examples: list[dict[str, Any]], name: str = "", model: str = "", prompt: str = ""
+        self,
+        examples: list[dict[str, Any]],
+        name: str = "",
+        model: str = "",
+        prompt: str = "",
+        asked: gr.Request | None = None,
     ) -> dict[str, Any]:
         """Trains a head on labelled examples; its cross-validated report, and its file under `file`.
 
@@ -82,7 +90,11 @@ class ClassifyEndpoints:
         try:
             chosen = optional_text("model", model) or self._runtime.default_model
             updates = self._runtime.classification.train(
-                examples, name, model=chosen, prompt=optional_text("prompt", prompt)
+                examples,
+                name,
+                model=chosen,
+                prompt=optional_text("prompt", prompt),
+                stopper=Stopper(self._runtime.visitors.of(asked)),
             )
             made = await _last(updates, Trained)
             return {"name": made.name, "prompt": made.prompt, **made.report.public(), "file": _download(made.path)}

@@ -12,6 +12,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+import gradio as gr
+
 from llama_demo.errors import InvalidParameter, LlamaDemoError
 from llama_demo.leasing import Stopper
 from llama_demo.messages import Messages
@@ -51,12 +53,12 @@ class Completions:
         self._runtime = runtime
         self.stoppers = Stoppers()
 
-    async def answer(self, request: Any) -> AsyncGenerator[View, None]:
+    async def answer(self, request: Any, asked: gr.Request | None = None) -> AsyncGenerator[View, None]:
         """The views of one request; the last one has `done`. An error is a view too: one sentence, no traceback."""
         identity, language = read_identity(request)
         words = self._runtime.messages(language)
         view = _view(identity)
-        with self.stoppers.opened(identity) as stopper:
+        with self.stoppers.opened(identity, self._runtime.visitors.of(asked)) as stopper:
             try:
                 given = request if isinstance(request, Mapping) else {}
                 views = (

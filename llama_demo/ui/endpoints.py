@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from llama_demo.errors import InvalidParameter, LlamaDemoError
+from llama_demo.leasing import Stopper
 from llama_demo.observe import LOG
 from llama_demo.values import Completion, CompletionRequest, Reply, Sampling, ScoredText, ScoredToken, turns_from
 
@@ -37,6 +38,7 @@ class Endpoints:
         top_k: int = _DEFAULTS.top_k,
         repetition_penalty: float = _DEFAULTS.repetition_penalty,
         seed: int | None = None,
+        asked: gr.Request | None = None,
     ) -> AsyncIterator[str]:
         """Streams the reply so far; the last value is the whole reply.
 
@@ -66,6 +68,7 @@ class Endpoints:
                     repetition_penalty=repetition_penalty,
                     seed=seed,
                 ),
+                stopper=self._stopper(asked),
             )
             async with aclosing(updates):
                 async for update in updates:
@@ -86,6 +89,7 @@ class Endpoints:
         seed: int | None = None,
         stop: list[str] | None = None,
         n: int = 1,
+        asked: gr.Request | None = None,
     ) -> AsyncIterator[str | list[str]]:
         """Streams the continuation of a raw text so far, without the prompt; a list of them where `n` is above 1.
 
@@ -116,7 +120,8 @@ class Endpoints:
             )
             request = CompletionRequest(prompt, sampling, () if stop is None else stop, n)  # type: ignore[arg-type]
             texts = [""] * request.n
-            async with aclosing(self._runtime.generation.complete(request, model=self._model(model))) as updates:
+            updates = self._runtime.generation.complete(request, model=self._model(model), stopper=self._stopper(asked))
+            async with aclosing(updates):
                 async for update in updates:
                     if isinstance(update, Completion):
                         texts = [one.text for one in update.continuations]
@@ -124,7 +129,9 @@ class Endpoints:
         except Exception as error:
             raise worded(self._runtime, error) from None
 
-    async def score(self, text: str, model: str = "", top_k: int = _SCORED_TOP_K) -> list[dict[str, Any]]:
+    async def score(
+        self, text: str, model: str = "", top_k: int = _SCORED_TOP_K, asked: gr.Request | None = None
+    ) -> list[dict[str, Any]]:
         """What the model thinks of a text: each token with its log-probability and the likeliest alternatives.
 
         Parameters:
@@ -135,7 +142,9 @@ class Endpoints:
         try:
             if not isinstance(text, str):
                 raise InvalidParameter("text", text, "a text")
-            scores = self._runtime.generation.score(text, model=self._model(model), top_k=top_k)
+            scores = self._runtime.generation.score(
+                text, model=self._model(model), top_k=top_k, stopper=self._stopper(asked)
+            )
             scored: ScoredText | None = None
             async with aclosing(scores) as updates:
                 async for update in updates:
@@ -150,6 +159,9 @@ class Endpoints:
             return [summary.public() for summary in self._runtime.models()]
         except Exception as error:
             raise worded(self._runtime, error) from None
+
+    def _stopper(self, asked: gr.Request | None) -> Stopper:
+        return Stopper(self._runtime.visitors.of(asked))
 
     def _model(self, name: object) -> str:
         return optional_text("model", name) or self._runtime.default_model

@@ -10,6 +10,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import gradio as gr
+
 from llama_demo.errors import EmptyMessage, LlamaDemoError
 from llama_demo.messages import Messages
 from llama_demo.observe import LOG
@@ -47,11 +49,11 @@ class Replies:
         self._runtime = runtime
         self.stoppers = Stoppers()
 
-    async def reply(self, request: Any) -> AsyncGenerator[View, None]:
+    async def reply(self, request: Any, asked: gr.Request | None = None) -> AsyncGenerator[View, None]:
         """The views of one reply; the last one has `done`. An error is a view too: one sentence, no traceback."""
         identity, language = read_identity(request)
         words = self._runtime.messages(language)
-        with self.stoppers.opened(identity) as stopper:
+        with self.stoppers.opened(identity, self._runtime.visitors.of(asked)) as stopper:
             try:
                 question = read_question(request, self._runtime.default_model)
                 updates = self._runtime.generation.chat(

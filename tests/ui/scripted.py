@@ -93,6 +93,7 @@ class ScriptedRuntime:
 
     def __init__(self, script: Script = echo, pause_seconds: float = 0.0, **settings: object) -> None:
         self.settings = Settings(**settings)  # type: ignore[arg-type]
+        self.visitors = Visitors(public=self.settings.public, password=self.settings.owner_password)
         self.catalog = Catalog((EMBEDDED,))
         self.default_model = EMBEDDED.name
         self.limits = Limits(100_000, 2048, 4096)
