@@ -6,7 +6,7 @@ Closing a generator, or its stopper, ends the work at its next step; neither blo
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from importlib import metadata
 from pathlib import Path
@@ -150,6 +150,10 @@ class Classification:
             async with aclosing(self._run(model, work, stopper)) as updates:
                 async for update in updates:
                     yield update
+
+    def names(self, models: Iterable[str]) -> list[str]:
+        """The kept heads, then those of `models` that are checkpoints which classify, trained or not."""
+        return [*self.heads.names(), *(name for name in models if is_classifier(self._folder_of(name)))]
 
     def find(self, classifier: str) -> Head:
         """A kept head, or the one of a checkpoint. Raises `UnknownClassifier`, `BadHead`, `UntrainedHead`."""

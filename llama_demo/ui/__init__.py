@@ -9,6 +9,7 @@ import gradio as gr
 
 from llama_demo.messages import languages
 from llama_demo.ui.chat import build_chat
+from llama_demo.ui.classify import build_classify
 from llama_demo.ui.classify_endpoints import add_classify_endpoints
 from llama_demo.ui.display import speak
 from llama_demo.ui.endpoints import add_endpoints
@@ -21,7 +22,7 @@ from llama_demo.ui.words import Wording
 if TYPE_CHECKING:
     from llama_demo.runtime import Runtime
 
-_STYLES = ("page.css", "chat.css", "text.css", "models.css")
+_STYLES = ("page.css", "chat.css", "text.css", "classify.css", "models.css")
 _HEAD = '<meta name="viewport" content="width=device-width, initial-scale=1, interactive-widget=resizes-content">'
 _SESSIONS = 500
 """Gradio keeps some 80 kB of each visit. Ours needs none of it, so only as much as may be in use is kept."""
@@ -40,6 +41,8 @@ def build(runtime: Runtime) -> Any:
                 build_chat(runtime, wording, model)
             with wording.make(gr.Tab, {"label": "text.tab"}, id="text", elem_id="text-tab"):
                 build_text(runtime, wording, model)
+            with wording.make(gr.Tab, {"label": "classify.tab"}, id="classify", elem_id="classify-tab"):
+                build_classify(runtime, wording, model)
             with wording.make(gr.Tab, {"label": "models.tab"}, id="models", elem_id="models-tab"):
                 build_models(runtime, wording)
         build_footer(runtime, wording)

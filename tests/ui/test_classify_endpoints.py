@@ -16,7 +16,6 @@ from safetensors.numpy import save_file
 
 from llama_demo.classify import head as heads
 from llama_demo.runtime import Runtime
-from llama_demo.settings import read_settings
 from llama_demo.ui.classify_endpoints import add_classify_endpoints
 
 WORDS = {"sea": ["harbour", "boats", "tide", "net"], "land": ["bread", "baker", "street", "school"]}
@@ -25,14 +24,6 @@ EXAMPLES = [
     for label, words in WORDS.items()
     for one, other in itertools.permutations(words, 2)
 ]
-
-
-@pytest.fixture(scope="module")
-def runtime(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
-    cache = tmp_path_factory.mktemp("cache")
-    given = {"model": str(tiny_folder), "cache_dir": str(cache), "reproducible": "true", "memory_gb": "2"}
-    with Runtime(read_settings(given, {})) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

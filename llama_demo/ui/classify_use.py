@@ -1,0 +1,156 @@
+"""What the classification tab asks of a text, turned into verdicts that the page shows.
+
+Plain values in and HTML out; no component, no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from llama_demo.classify.labels import Label, labels_from
+from llama_demo.classify.results import ClassifyUpdate, ExplainUpdate, Explanation, Verdicts, Working
+from llama_demo.classify.zero_shot import ZeroShot
+from llama_demo.errors import EmptyMessage, InvalidParameter, LlamaDemoError
+from llama_demo.messages import Messages
+from llama_demo.observe import LOG
+from llama_demo.ui.asked import Stoppers, loading_words, read_identity, read_model, waiting_words
+from llama_demo.ui.classify_html import explanation, failure, note, results
+from llama_demo.values import LoadProgress, Waiting
+
+if TYPE_CHECKING:
+    from llama_demo.leasing import Stopper
+    from llama_demo.runtime import Runtime
+
+LABELS = ":labels"
+"""The choice among the classifiers that is none of them, and no name of one: labels that the visitor writes."""
+EXAMPLES = ("review", "messages")
+FIELDS = (
+    "classifier",
+    "labels",
+    "text",
+    "each_line",
+    "instruction",
+    "normalise_length",
+    "correct_prior",
+    "threshold",
+    "explain",
+    "model",
+)
+"""What the page's controls hold, in this order."""
+
+
+class ClassifyUse:
+    """The handlers, and the stop switches of what is in progress."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self.stoppers = Stoppers()
+
+    def classifiers(self, language: str) -> list[tuple[str, str]]:
+        """What there is to choose from: words for the page, and the name."""
+        words = self._runtime.messages(language)
+        names = self._runtime.classification.names(model.name for model in self._runtime.models())
+        return [(words("classify.zero_shot"), LABELS), *((name, name) for name in names)]
+
+    def example(self, name: str, language: str) -> tuple[str, str, str, bool, str]:
+        """What the first controls hold in a worked example: the values of the first five of `FIELDS`."""
+        words = self._runtime.messages(language)
+        labels, text = words(f"classify.example_{name}_labels"), words(f"classify.example_{name}_text")
+        return LABELS, labels, text, "\n" in text, words(f"classify.example_{name}_instruction")
+
+    async def classify(self, asked: Any, given: Mapping[str, Any]) -> AsyncGenerator[str, None]:
+        """How far it is, then the verdicts. An error is a view too: one sentence, no traceback."""
+        identity, language = read_identity(asked)
+        words = self._runtime.messages(language)
+        with self.stoppers.opened(identity) as stopper:
+            try:
+                async with aclosing(self._views(given, words, stopper)) as views:
+                    async for view in views:
+                        yield view
+                if stopper.stopped:
+                    yield note(words("classify.stopped"))
+            except Exception as error:
+                yield worded_failure(error, words)
+
+    async def _views(self, given: Mapping[str, Any], words: Messages, stopper: Stopper) -> AsyncGenerator[str, None]:
+        texts = read_texts(given.get("text"), each_line=given.get("each_line") is True)
+        threshold, by = given.get("threshold") or 0.0, read_classifier(given)
+        model = read_model(given, self._runtime.default_model)
+        service, found = self._runtime.classification, ""
+        options: dict[str, Any] = {"abstain_below": threshold, "stopper": stopper}
+        updates: AsyncGenerator[ClassifyUpdate | ExplainUpdate, None] = (
+            service.classify(texts, by, **options)
+            if isinstance(by, str)
+            else service.zero_shot(texts, by, model=model, **options)
+        )
+        async with aclosing(updates):
+            async for update in updates:
+                if isinstance(update, Verdicts):
+                    found = results(update, texts, self._title(update.model), threshold, words)
+                    yield found
+                elif not isinstance(update, Explanation):
+                    yield note(progress_words(update, words))
+        if not found or len(texts) > 1 or given.get("explain") is False:
+            return
+        yield found + note(words("classify.explaining"))
+        updates = service.explain(texts[0], by, model="" if isinstance(by, str) else model, **options)
+        async with aclosing(updates):
+            async for update in updates:
+                if isinstance(update, Explanation):
+                    yield found + explanation(update, words)
+
+    def _title(self, name: str) -> str:
+        return next((entry.title for entry in self._runtime.catalog.entries if entry.name == name), name)
+
+
+def read_texts(text: Any, *, each_line: bool) -> list[str]:
+    """The one text, or every line that is not blank. Raises `EmptyMessage`, `InvalidParameter`."""
+    if not isinstance(text, str):
+        raise InvalidParameter("text", text, "a text")
+    texts = [line.strip() for line in text.splitlines() if line.strip()] if each_line else [text]
+    if not texts or not texts[0].strip():
+        raise EmptyMessage
+    return texts
+
+
+def read_classifier(given: Mapping[str, Any]) -> str | ZeroShot:
+    """A head's name, or labels and how they are asked for. Raises `InvalidParameter`, `BadLabels`, `InvalidUnicode`."""
+    if (name := given.get("classifier")) != LABELS:
+        return str(name)
+    return ZeroShot(
+        read_labels(given.get("labels")),
+        given.get("instruction") or "",
+        given.get("normalise_length") is not False,
+        given.get("correct_prior") is not False,
+    )
+
+
+def read_labels(text: Any) -> tuple[Label, ...]:
+    """One a line, with a description after a colon and a blank; or all of them on one line, between commas.
+
+    Raises `InvalidParameter`, and as `labels_from`.
+    """
+    if not isinstance(text, str):
+        raise InvalidParameter("labels", text, "a text")
+    lines = [line for line in text.splitlines() if line.strip()]
+    if len(lines) == 1 and "," in lines[0] and ": " not in lines[0]:
+        return labels_from(lines[0].split(","))
+    pairs = [line.partition(": ") for line in lines]
+    return labels_from([{"name": name, "description": description} for name, _, description in pairs])
+
+
+def progress_words(update: LoadProgress | Waiting | Working, words: Messages) -> str:
+    if isinstance(update, LoadProgress):
+        return loading_words(update, words)
+    if isinstance(update, Waiting):
+        return waiting_words(update, words)
+    return words(f"classify.working_{update.step}", done=update.done, total=update.total)
+
+
+def worded_failure(error: Exception, words: Messages) -> str:
+    """The error's sentence; what we did not expect goes into the log."""
+    if not isinstance(error, LlamaDemoError):
+        LOG.exception("the classification tab's request failed")
+    return failure(words.error(error))
