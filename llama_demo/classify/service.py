@@ -153,7 +153,7 @@ class Classification:
 
     def names(self, models: Iterable[str]) -> list[str]:
         """The kept heads, then those of `models` that are checkpoints which classify, trained or not."""
-        return [*self.heads.names(), *(name for name in models if is_classifier(self._folder_of(name)))]
+        return [*self.heads.names(), *(name for name in models if is_classifier(self._entry_of(name).path))]
 
     def find(self, classifier: str) -> Head:
         """A kept head, or the one of a checkpoint. Raises `UnknownClassifier`, `BadHead`, `UntrainedHead`."""

@@ -56,6 +56,7 @@ class UseView:
     """The controls of the first view, in the order of `FIELDS`."""
 
     def __init__(self, runtime: Runtime, wording: Wording) -> None:
+        self._runtime = runtime
         self._use = ClassifyUse(runtime)
         words = runtime.messages()
         self.classifier = wording.make(
@@ -104,8 +105,9 @@ class UseView:
         self._keep(bridge)
         inputs = [asked(), *self._controls, model]
 
-        async def show_verdicts(request: Any, *values: Any) -> AsyncGenerator[str, None]:
-            async for view in self._use.classify(request, dict(zip(FIELDS, values, strict=True))):
+        async def show_verdicts(asked: gr.Request, request: Any, *values: Any) -> AsyncGenerator[str, None]:
+            visitor = self._runtime.visitors.of(asked)
+            async for view in self._use.classify(request, dict(zip(FIELDS, values, strict=True)), visitor):
                 yield view
 
         # Gradio's own check of a choice knows only the list that this page was built with, not what was trained since.

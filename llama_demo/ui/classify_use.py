@@ -18,6 +18,7 @@ from llama_demo.observe import LOG
 from llama_demo.ui.asked import Stoppers, loading_words, read_identity, read_model, waiting_words
 from llama_demo.ui.classify_html import explanation, failure, note, results
 from llama_demo.values import LoadProgress, Waiting
+from llama_demo.visitors import Visitor
 
 if TYPE_CHECKING:
     from llama_demo.leasing import Stopper
@@ -60,11 +61,11 @@ class ClassifyUse:
         labels, text = words(f"classify.example_{name}_labels"), words(f"classify.example_{name}_text")
         return LABELS, labels, text, "\n" in text, words(f"classify.example_{name}_instruction")
 
-    async def classify(self, asked: Any, given: Mapping[str, Any]) -> AsyncGenerator[str, None]:
+    async def classify(self, asked: Any, given: Mapping[str, Any], visitor: Visitor) -> AsyncGenerator[str, None]:
         """How far it is, then the verdicts. An error is a view too: one sentence, no traceback."""
         identity, language = read_identity(asked)
         words = self._runtime.messages(language)
-        with self.stoppers.opened(identity) as stopper:
+        with self.stoppers.opened(identity, visitor) as stopper:
             try:
                 async with aclosing(self._views(given, words, stopper)) as views:
                     async for view in views:

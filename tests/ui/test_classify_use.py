@@ -18,8 +18,10 @@ from llama_demo.messages import messages
 from llama_demo.runtime import Runtime
 from llama_demo.ui.classify_html import escaped, explanation, results
 from llama_demo.ui.classify_use import EXAMPLES, FIELDS, LABELS, ClassifyUse, read_labels, read_texts
+from llama_demo.visitors import Role, Visitor
 
 HIDDEN = 128
+OWNER = Visitor("", Role.OWNER)
 ASKED = {"id": "one", "language": "en"}
 BARS = r'<span class="bar-name">(.*?)</span>.*?<span class="bar-value">(.*?) %</span>'
 
@@ -41,9 +43,9 @@ def given(**changed: Any) -> dict[str, Any]:
     return {**values, **changed}
 
 
-def views(use: ClassifyUse, request: dict[str, Any], asked: Any = None) -> list[str]:
+def views(use: ClassifyUse, request: dict[str, Any]) -> list[str]:
     async def read() -> list[str]:
-        return [view async for view in use.classify(asked or ASKED, request)]
+        return [view async for view in use.classify(ASKED, request, OWNER)]
 
     return asyncio.run(read())
 
@@ -205,7 +207,7 @@ def test_a_stopped_request_says_so(runtime: Runtime) -> None:
 
     async def read() -> list[str]:
         made = []
-        async for view in use.classify(ASKED, given(text="\n".join(["boats"] * 500), each_line=True)):
+        async for view in use.classify(ASKED, given(text="\n".join(["boats"] * 500), each_line=True), OWNER):
             made.append(view)
             use.stoppers.stop("one")
         return made
