@@ -8,6 +8,7 @@ from pathlib import Path
 
 from llama_demo.budgets import Allowance
 from llama_demo.catalog import Catalog, read_catalog
+from llama_demo.classify.adapter import is_adapter, merged
 from llama_demo.classify.service import Classification
 from llama_demo.devices import CPU, read_cpu, read_gpus
 from llama_demo.errors import InvalidSetting, LlamaDemoError
@@ -40,7 +41,7 @@ class Runtime:
         self.visitors = Visitors(public=settings.public, password=settings.owner_password)
         self.catalog: Catalog
         self._everything, self.default_model = read_catalog(
-            settings.model, Path(settings.catalog) if settings.catalog else None
+            _model(settings), Path(settings.catalog) if settings.catalog else None
         )
         self.limits = Limits(settings.message_characters, settings.max_new_tokens, settings.context_tokens)
         self.budget_bytes = int(settings.memory_gb * 1e9) or int(read_cpu().free_bytes * MEMORY_SHARE)
@@ -159,3 +160,12 @@ def _allowance(settings: Settings) -> Allowance | None:
         tokens_per_minute=settings.visitor_tokens,
         request_seconds=settings.request_seconds,
     )
+
+
+def _model(settings: Settings) -> str:
+    """What to start with; an adapter is merged into its base first."""
+    folder = Path(settings.model).expanduser()
+    if not settings.model or not is_adapter(folder):
+        return settings.model
+    LOG.info("adapter=%s merging into its base, once", one_line(settings.model))
+    return str(merged(folder, settings.cache_dir))
