@@ -22,7 +22,7 @@ from llama_demo.ui.words import Wording
 if TYPE_CHECKING:
     from llama_demo.runtime import Runtime
 
-_STYLES = ("page.css", "chat.css", "text.css", "classify.css", "models.css")
+_STYLES = ("page.css", "chat.css", "conversations.css", "text.css", "classify.css", "models.css")
 _HEAD = '<meta name="viewport" content="width=device-width, initial-scale=1, interactive-widget=resizes-content">'
 _SESSIONS = 500
 """Gradio keeps some 80 kB of each visit. Ours needs none of it, so only as much as may be in use is kept."""

@@ -1,15 +1,18 @@
 // The chat tab's own state: the conversation on the screen, and the one reply that may be on its way.
 // The server words everything about a reply; the few words said here come with the page.
 const { defaults, model } = props.value;
-let { words } = props.value;
+let { words, prompts: builtIn } = props.value;
 const SILENCE = 3000;
 const store = openConversations();
 const untouched = { model, system_prompt: "", sampling: defaults };
 let conversation = store.read(store.current()) ?? fresh();
+const list = conversationList(store, { words: () => words, current: () => conversation.id, open, change });
+const library = promptLibrary({ words: () => words, builtIn: () => builtIn, now: written, use: usePrompt });
 let places = [];
 let busy = null;
 let request = null;
 let toFill = "";
+let preset = "";
 
 function fresh() {
   return { id: randomId(), updated: Date.now(), title: "", settings: null, turns: [] };
@@ -42,7 +45,9 @@ function ask(turns, values, { draft = "", continueLast = false } = {}) {
   };
   conversation.settings = settings;
   conversation.turns = turns;
-  if (!continueLast) turns.push({ role: "assistant", content: "", model: settings.model });
+  if (!continueLast) turns.push({ role: "assistant", content: "" });
+  const { model, system_prompt, sampling } = settings;
+  Object.assign(turns.at(-1), { model, system_prompt, sampling });
   say("chat-error", "");
   show();
   trigger("ask");
@@ -72,8 +77,9 @@ function finish(view) {
     conversation.turns = before; // nothing came: the page is as it was, and the text is in the box again
     if (draft) fill(draft);
   } else {
-    const { stats = "", details = "", prompt = "" } = view;
-    Object.assign(turn, { stats, details, prompt, finish: cut ? "cancelled" : view.finish || "cancelled" });
+    const { stats = "", details = "", prompt = "", seed = null, repo = "", revision = "" } = view;
+    const ended = cut ? "cancelled" : view.finish || "cancelled";
+    Object.assign(turn, { stats, details, prompt, seed, repo, revision, finish: ended });
     for (const earlier of conversation.turns.slice(0, -1)) delete earlier.prompt; // the newest contains them
   }
   keep();
@@ -83,15 +89,47 @@ function finish(view) {
 function keep() {
   if (!conversation.turns.length) {
     store.remove(conversation.id);
-    listConversations();
+    list.draw();
     return;
   }
   conversation.updated = Date.now();
-  conversation.title = conversation.turns.find((turn) => turn.role === "user").content.trim().slice(0, 80);
+  if (!conversation.named) conversation.title = conversation.turns[0].content.trim().slice(0, TITLE);
   const kept = store.write(conversation);
   store.setCurrent(conversation.id);
   if (!kept && !part("chat-error").textContent) say("chat-error", words.not_kept);
-  listConversations();
+  list.draw();
+}
+
+// Of the conversation on the screen, or of another.
+function change(id, data) {
+  if (id === conversation.id) Object.assign(conversation, data);
+  const kept = store.write({ ...(store.read(id) ?? conversation), ...data });
+  if (!kept) say("chat-error", words.not_kept);
+}
+
+// What stands in the box or in the setting, for the library to keep.
+function written(kind) {
+  return part(kind === "system" ? "system-prompt" : "message").querySelector("textarea").value;
+}
+
+function usePrompt(kind, text) {
+  if (kind === "message") {
+    fill(text);
+    focusBox();
+    return;
+  }
+  preset = text;
+  trigger("preset");
+}
+
+// What Gradio says of a thumb: of which message, and which.
+function rate({ message: place, rating }) {
+  const turn = conversation.turns[places[place]];
+  if (!turn) return;
+  if (turn.rating === rating || !rating) delete turn.rating;
+  else turn.rating = rating;
+  change(conversation.id, { turns: conversation.turns });
+  show();
 }
 
 // On a phone this would open the keyboard over the page.
@@ -121,36 +159,23 @@ function show() {
   trigger("show");
 }
 
-function listConversations() {
-  const list = part("conversation-list");
-  if (!list) return;
-  const items = store.list().map(({ id, title }) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = title || words.untitled;
-    if (id === conversation.id) button.setAttribute("aria-current", "true");
-    button.addEventListener("click", () => open(store.read(id)));
-    const item = document.createElement("li");
-    item.append(button);
-    return item;
-  });
-  if (!items.length) {
-    const item = document.createElement("li");
-    item.textContent = words.empty_list;
-    items.push(item);
-  }
-  list.replaceChildren(...items);
+// A reply in progress is given up where it is; what was asked stays.
+function leave() {
+  if (!busy) return;
+  window.llamaDemo.stop();
+  lastTurn().finish = "cancelled";
+  keep();
 }
 
 function open(found) {
-  window.llamaDemo.stop();
+  leave();
   busy = null;
   conversation = found ? copyOf(found) : fresh();
   store.setCurrent(conversation.id);
   say("chat-note", "");
   say("chat-error", "");
   closeDrawers();
-  listConversations();
+  list.draw();
   show();
   if (conversation.settings) trigger("restore");
   focusBox();
@@ -162,9 +187,10 @@ window.llamaDemo = {
   messages() {
     const view = chatMessages(conversation.turns, words);
     places = view.places;
-    return [view.messages];
+    return [{ __type__: "update", value: view.messages, feedback_value: view.ratings }];
   },
   filled: () => toFill,
+  preset: () => preset,
   restored: () => settingsValues(conversation.settings ?? untouched),
   defaults: () => settingsValues(untouched).slice(1),
   send(text, ...values) {
@@ -212,6 +238,7 @@ window.llamaDemo = {
   },
   fresh: () => open(null),
   closeDrawers,
+  prompts: () => library.open(),
   // The last reply, with all that led to it, goes to the text tab's token view.
   tokens() {
     const end = conversation.turns.findLastIndex((turn) => turn.role === "assistant" && turn.content);
@@ -232,17 +259,25 @@ setInterval(() => {
 }, SILENCE);
 window.addEventListener("llama-demo:away", () => window.llamaDemo.ended());
 
+function hear(value) {
+  if (value?.words) speak(value);
+  else if (value?.rated) rate(value.rated);
+  else update(value);
+}
+
 function speak(value) {
   words = value.words;
   document.documentElement.lang = value.language;
   say("chat-keys", words.keys);
   say("chat-tokens", words.tokens_action);
   part("chat-tokens").title = words.tokens_action_help;
-  listConversations();
+  builtIn = value.prompts;
+  library.draw();
+  if (part("conversation-box")) list.speak(words);
 }
 
-watch("value", () => (props.value?.words ? speak(props.value) : update(props.value)));
-store.onChange(listConversations);
+watch("value", () => hear(props.value));
+store.onChange(list.draw);
 
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || !part("chat")?.checkVisibility()) return;
@@ -283,7 +318,7 @@ if (!narrow.matches) togglePanel("show-conversations");
 if (window.matchMedia("(min-width: 1200px)").matches) togglePanel("show-settings");
 speak(props.value);
 part("chat-tokens").addEventListener("click", () => window.llamaDemo.tokens());
-whenMounted("conversation-list", listConversations);
+whenMounted("conversation-list", list.connect);
 whenMounted("message", focusBox);
 show();
 whenMounted("seed", () => trigger("restore")); // without it Gradio shows an empty seed as 0

@@ -6,6 +6,7 @@ it, so that a restart loses nothing and an update costs the same in the first mi
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import resources
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from llama_demo.ui.conversations import LIBRARY, PANEL, WORDS, built_in_prompts
 from llama_demo.ui.replies import Replies
 from llama_demo.ui.sampling_controls import sampling_controls
 from llama_demo.ui.words import Wording
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
     from llama_demo.messages import Messages
     from llama_demo.runtime import Runtime
 
-STATE = """
+STATE = (
+    LIBRARY
+    + """
 <p id="chat-note" role="status"></p>
 <p id="chat-error" role="alert"></p>
 <p id="chat-dropped"></p>
@@ -32,7 +36,16 @@ STATE = """
   <span id="chat-keys"></span>
 </div>
 """
-SCRIPTS = ("page.js", "conversations.js", "chat_view.js", "chat.js")
+)
+SCRIPTS = (
+    "page.js",
+    "conversation_files.js",
+    "conversations.js",
+    "conversation_list.js",
+    "saved_prompts.js",
+    "chat_view.js",
+    "chat.js",
+)
 PAGE_WORDS = (
     "untitled",
     "empty_list",
@@ -45,6 +58,7 @@ PAGE_WORDS = (
     "keys",
     "tokens_action",
     "tokens_action_help",
+    *WORDS,
 )
 """Keys under `chat.` of the few words that the page says without asking the server."""
 _EXAMPLES = ("chat.example_explain", "chat.example_write", "chat.example_ask")
@@ -58,10 +72,11 @@ def build_chat(runtime: Runtime, wording: Wording, model: Any) -> None:
         with gr.Column(elem_id="conversations-panel", elem_classes="drawer", scale=0, min_width=0):
             closers = [_closer(wording)]
             new = wording.make(gr.Button, {"value": "chat.new"}, elem_id="new-conversation", size="sm")
-            gr.HTML("", html_template='<ul id="conversation-list"></ul>', js_on_load=None)
+            gr.HTML("", html_template=PANEL, js_on_load=None, elem_id="all-conversations")
         with gr.Column(elem_id="chat-column", min_width=0):
             with gr.Row(elem_id="chat-tools", elem_classes="tools"):
                 left = wording.make(gr.Button, {"value": "chat.conversations"}, elem_id="show-conversations", size="sm")
+                middle = wording.make(gr.Button, {"value": "chat.prompts"}, elem_id="show-prompts", size="sm")
                 right = wording.make(gr.Button, {"value": "chat.settings"}, elem_id="show-settings", size="sm")
             chatbot = _chatbot(wording)
             with gr.Row(elem_id="examples"):
@@ -84,6 +99,7 @@ def build_chat(runtime: Runtime, wording: Wording, model: Any) -> None:
     _connect(more.click, "more", everything)
     _connect(new.click, "fresh")
     _connect(left.click, "toggleConversations")
+    _connect(middle.click, "prompts")
     _connect(right.click, "toggleSettings")
     _connect(reset.click, "defaults", outputs=controls)
     _connect(chatbot.retry, "retry", everything)
@@ -91,8 +107,17 @@ def build_chat(runtime: Runtime, wording: Wording, model: Any) -> None:
     _connect(chatbot.edit, "edit", [chatbot, *everything])
     _connect(bridge.show, "messages", outputs=[chatbot])
     _connect(bridge.fill, "filled", outputs=[box])
+    _connect(bridge.preset, "preset", outputs=controls[:1])
     _connect(bridge.restore, "restored", outputs=everything)
+    chatbot.like(rated, outputs=[bridge], queue=False, concurrency_limit=None, **_HIDDEN)
     _ask(bridge, replies)
+
+
+def rated(event: gr.LikeData) -> dict[str, Any]:
+    """Which message the visitor gave a thumb: the page's script keeps it. None of the text is looked at."""
+    place = event.index[0] if isinstance(event.index, (list, tuple)) else event.index
+    rating = {True: "like", False: "dislike"}.get(event.liked) if isinstance(event.liked, bool) else None
+    return {"rated": {"message": place, "rating": rating, "id": secrets.token_hex(4)}}
 
 
 def _connect(event: Any, name: str, inputs: Sequence[Any] = (), outputs: Sequence[Any] = ()) -> None:
@@ -131,7 +156,7 @@ def _chatbot(wording: Wording) -> Any:
         layout="panel",
         editable="user",
         buttons=["copy"],
-        feedback_options=None,
+        feedback_options=("Like", "Dislike"),
         latex_delimiters=[],
         group_consecutive_messages=False,
         sanitize_html=True,
@@ -148,7 +173,8 @@ def _bridge(runtime: Runtime, wording: Wording, replies: Replies) -> Any:
 
     def start(words: Messages) -> dict[str, Any]:
         value = {
-            "words": {key: words(f"chat.{key}", model="{model}") for key in PAGE_WORDS},
+            "words": {key: words.table[f"chat.{key}"] for key in PAGE_WORDS},
+            "prompts": built_in_prompts(words),
             "language": words.language,
             "defaults": asdict(_defaults(runtime)),
             "model": runtime.default_model,

@@ -33,27 +33,31 @@ function message(role, text, title) {
   return { role, content: [{ type: "text", text }], metadata, options: null };
 }
 
-// The Chatbot's messages for `turns`, and for each of them the index of its turn.
+// The Chatbot's messages for `turns`, and for each of them the index of its turn and its thumb.
 function chatMessages(turns, words) {
   const messages = [];
   const places = [];
+  const ratings = [];
   let model = null;
   turns.forEach((turn, index) => {
     const add = (...parts) => {
       messages.push(message(turn.role, ...parts));
       places.push(index);
+      ratings.push(null);
     };
     if (turn.role !== "assistant") {
       add(shown(turn.content));
       return;
     }
-    if (model && turn.model && turn.model !== model) add(`*${words.model_changed.replace("{model}", turn.title || turn.model)}*`);
+    if (model && turn.model && turn.model !== model) add(`*${filled(words.model_changed, { model: shown(turn.title || turn.model) })}*`);
     model = turn.model || model;
     add(shown(turn.content));
+    ratings[ratings.length - 1] = { like: "Like", dislike: "Dislike" }[turn.rating] ?? null;
     if (turn.stats) {
       const prompt = turn.prompt ? fenced(turn.prompt) : words.no_prompt;
-      add(`${turn.details}${turn.dropped ? ` ${turn.dropped}` : ""}\n\n${prompt}`, `${turn.stats} · ${words.prompt}`);
+      const details = [turn.details, turn.dropped].filter(Boolean).join(" ");
+      add(`${shown(details)}\n\n${prompt}`, `${shown(turn.stats)} · ${words.prompt}`);
     }
   });
-  return { messages, places };
+  return { messages, places, ratings };
 }

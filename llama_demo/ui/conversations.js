@@ -15,8 +15,7 @@ function openConversations() {
 
   function parse(text) {
     try {
-      const value = JSON.parse(text);
-      return value && typeof value.id === "string" && Array.isArray(value.turns) ? value : null;
+      return readConversation(JSON.parse(text));
     } catch {
       return null;
     }

@@ -46,3 +46,10 @@ function make(tag, properties = {}, ...children) {
 function filled(template, values) {
   return template.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 }
+
+// Gives the visitor `text` as a file, made in the browser.
+function download(name, kind, text) {
+  const address = URL.createObjectURL(new Blob([text], { type: `${kind};charset=utf-8` }));
+  make("a", { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+}

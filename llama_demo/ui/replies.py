@@ -28,6 +28,7 @@ from llama_demo.ui.asked import (
 from llama_demo.values import ChatUpdate, LoadProgress, Reply, Sampling, Turn, Waiting, turns_from
 
 if TYPE_CHECKING:
+    from llama_demo.catalog import Entry
     from llama_demo.runtime import Runtime
 
 
@@ -82,10 +83,8 @@ class Replies:
             return _view(identity, note=waiting_words(update, words))
         if isinstance(update, LoadProgress):
             return _view(identity, note=loading_words(update, words))
-        return _reply_view(identity, update, self._title(update.model), words)
-
-    def _title(self, name: str) -> str:
-        return next((entry.title for entry in self._runtime.catalog.entries if entry.name == name), name)
+        entry = next(entry for entry in self._runtime.catalog.entries if entry.name == update.model)
+        return _reply_view(identity, update, entry, words)
 
 
 def read_question(request: Any, default_model: str) -> Question:
@@ -109,13 +108,13 @@ def _view(identity: str, **data: Any) -> View:
     return {"id": identity, "text": None, "note": "", "error": "", "finish": "", "done": False, **data}
 
 
-def _reply_view(identity: str, reply: Reply, title: str, words: Messages) -> View:
+def _reply_view(identity: str, reply: Reply, entry: Entry, words: Messages) -> View:
     used = reply.prompt_tokens + reply.new_tokens
     view = _view(
         identity,
         text=reply.text,
         note="" if reply.text else words("chat.reading"),
-        title=title,
+        title=entry.title,
         used=used,
         room=reply.context_tokens,
         context=words("chat.context", used=used, total=reply.context_tokens),
@@ -129,8 +128,11 @@ def _reply_view(identity: str, reply: Reply, title: str, words: Messages) -> Vie
         "finish": reply.finish,
         "done": True,
         "stats": stats_words(reply, words),
-        "details": words("chat.details", model=title, seed=reply.seed, tokens=reply.prompt_tokens),
+        "details": words("chat.details", model=entry.title, seed=reply.seed, tokens=reply.prompt_tokens),
         "prompt": reply.prompt,
+        "seed": reply.seed,
+        "repo": entry.repo,
+        "revision": entry.revision,
     }
 
 

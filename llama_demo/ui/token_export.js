@@ -44,9 +44,3 @@ function scoresAsCsv(scores) {
   }
   return `\ufeff${lines.map((line) => line.map(csvCell).join(",")).join("\r\n")}\r\n`;
 }
-
-function download(name, kind, text) {
-  const address = URL.createObjectURL(new Blob([text], { type: `${kind};charset=utf-8` }));
-  make("a", { href: address, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(address), 10_000);
-}

@@ -216,7 +216,7 @@ def test_earlier_conversations_are_one_click_away(chat: ChatPage) -> None:
     chat.ask("What colour is grass?")
     chat.page.click("#new-conversation")
     chat.ask("Who wrote Hamlet?")
-    listed = chat.page.locator("#conversation-list button")
+    listed = chat.page.locator("#conversation-list .title")
     assert listed.all_inner_texts() == ["Who wrote Hamlet?", "What colour is grass?"]
     listed.nth(1).click()
     expect(chat.page.locator("#conversation")).to_contain_text("What colour is grass?")
@@ -282,4 +282,4 @@ def test_a_browser_without_storage_still_chats(browser: Browser, served: Served,
         assert chat.ask("What colour is grass?")
         if broken == "setItem":
             assert "storage is full or turned off" in chat.error
-        assert chat.page.locator("#conversation-list button").count() == 1
+        assert chat.page.locator("#conversation-list .title").count() == 1
