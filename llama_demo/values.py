@@ -26,6 +26,8 @@ _BOUNDS: dict[str, tuple[type, float, float]] = {
     "top_k": (int, 0, 1_000_000),
     "min_p": (float, 0.0, 1.0),
     "repetition_penalty": (float, 0.1, 10.0),
+    "presence_penalty": (float, -2.0, 2.0),
+    "frequency_penalty": (float, -2.0, 2.0),
 }
 
 
@@ -34,7 +36,8 @@ class Sampling:
     """How the next token is drawn.
 
     `temperature` 0 is greedy; `top_k` 0 means no limit; `repetition_penalty` 1 means none (as in CTRL, Keskar et al.
-    2019: it reads the prompt and what was written); `seed` None is random.
+    2019: it reads the prompt and what was written). `presence_penalty` is taken once from the logit of every token
+    that was written already, `frequency_penalty` as often as it was; the prompt does not count. `seed` None is random.
 
     Raises `InvalidParameter` for a value out of range, NaN, infinite or of the wrong type.
     """
@@ -45,6 +48,8 @@ class Sampling:
     top_k: int = 50
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -58,6 +63,11 @@ class Sampling:
         return self.temperature == 0.0
 
 
+def bounds(name: str) -> tuple[float, float]:
+    """The least and the largest value that `Sampling` takes for `name`, seed excepted."""
+    return _BOUNDS[name][1:]
+
+
 MAX_ALTERNATIVES = 8
 MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 256
@@ -67,29 +77,38 @@ MAX_STOP_CHARACTERS = 256
 class CompletionRequest:
     """A text to continue, `n` times side by side; alternative `i` draws with the seed `(seed + i) % SEED_LIMIT`.
 
-    `prompt` is raw text, encoded as plain text after the model's own start of text (empty text is that start alone),
-    or token ids, which are taken exactly as they are. `as_chat` sends the text as a user's message through the chat
-    template. `trim` lets a prompt that is too long for the context lose its beginning.
+    `prompt` is raw text, encoded as plain text after the model's own start of text (empty text is that start alone);
+    or token ids, which are taken exactly as they are; or a conversation, whose next reply is the continuation.
+    `as_chat` sends a text as a user's message through the chat template. `trim` lets a text or ids that are too long
+    for the context lose their beginning. With `named` each token comes with its name.
 
     Raises `InvalidParameter`, `InvalidUnicode`.
     """
 
-    prompt: str | tuple[int, ...]
+    prompt: str | tuple[int, ...] | tuple[Turn, ...]
     sampling: Sampling
     stops: tuple[str, ...] = ()
     n: int = 1
     as_chat: bool = False
     trim: bool = False
+    named: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.prompt, str):
             check_text(self.prompt)
         else:
-            object.__setattr__(self, "prompt", token_ids("prompt", self.prompt, "a text, or token ids"))
+            if not self.turns:
+                object.__setattr__(self, "prompt", token_ids("prompt", self.prompt, "a text, or token ids"))
             if self.as_chat:
-                raise InvalidParameter("as_chat", self.as_chat, "off where the prompt is token ids")
+                raise InvalidParameter("as_chat", self.as_chat, "off where the prompt is not a text")
         object.__setattr__(self, "stops", _stops(self.stops))
         object.__setattr__(self, "n", _number("n", self.n, int, 1, MAX_ALTERNATIVES))
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The conversation, where the prompt is one; else none."""
+        turns = tuple(turn for turn in self.prompt if isinstance(turn, Turn))
+        return turns if len(turns) == len(self.prompt) else ()
 
 
 def token_ids(name: str, value: object, expected: str = "a list of token ids") -> tuple[int, ...]:
@@ -288,13 +307,15 @@ ChatUpdate = LoadProgress | Waiting | Reply
 @dataclass(frozen=True, slots=True)
 class Continuation:
     """One alternative so far. `logprobs` has a natural logarithm for each of `ids`; the last ids may not be in `text`:
-    a stop string, or half a character, is left out. `finish` is None while it streams."""
+    a stop string, or half a character, is left out. `finish` is None while it streams. `tokens`, where they were asked
+    for, are those of `ids`, and after them the model's end token where one ended it."""
 
     text: str
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish: FinishReason | None
     seed: int
+    tokens: tuple[ScoredToken, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,17 +343,19 @@ class TokenAlternative:
     id: int
     token: str
     logprob: float
+    raw: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredToken:
     """What the model thought of one token of a text, seen with those before it; None for the first, which nothing came
-    before.
+    before. Of a token that it has just drawn only the logprob is known.
 
     token    its name for people: its text, or bytes as `<0xE2>` where it is a part of a character
     text     what became whole with it: all joined are the text; empty inside a character and for special tokens
     logprob  natural logarithm; `rank` 1 is the likeliest; `entropy` in nats, of what the token was drawn from
     top      the likeliest alternatives, best first; the token itself may be among them
+    raw      the bytes that it stands for, which may be a part of a character; none for special tokens
     """
 
     id: int
@@ -342,6 +365,7 @@ class ScoredToken:
     rank: int | None
     entropy: float | None
     top: tuple[TokenAlternative, ...]
+    raw: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ class Engine(Protocol):
         """False for good once the process or the thread behind it has died: the registry then loads afresh."""
 
     def generate(self, ids: Sequence[int], sampling: Sampling) -> TokenStream:
-        """Starts a request and returns at once. The end token is not part of the stream.
+        """Starts a request and returns at once. The end token is not among the stream's tokens, but its `end`.
 
         A seed repeats its text exactly when alone. The caller keeps `len(ids) + max_new_tokens` within the context;
         empty `ids` are refused with `ValueError`.

@@ -179,7 +179,7 @@ class OpenVINOEngine:
             stream = self._streams[made.request]
         stream.put(map(Token, made.ids, made.logprobs))
         if made.finish is not None:
-            self._take_out(made.request).finish(made.finish)
+            self._take_out(made.request).finish(made.finish, made.end)
 
     def _take_out(self, request: int) -> TokenStream:
         with self._lock:
@@ -207,6 +207,8 @@ def _settings(sampling: Sampling, room: int) -> dict[str, float | int | bool]:
     settings: dict[str, float | int | bool] = {
         "max_new_tokens": min(sampling.max_new_tokens, room),
         "repetition_penalty": sampling.repetition_penalty,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
         "do_sample": not sampling.greedy,
     }
     if sampling.greedy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from llama_demo.values import FinishReason
+from llama_demo.values import FinishReason, Token
 
 BLOCK_TOKENS = 32
 """Tokens in a block of OpenVINO's KV cache on the CPU."""
@@ -52,12 +52,13 @@ class Refused(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """One request's share of a step."""
+    """One request's share of a step. `end` is the end token, where it is the one that ended it."""
 
     request: int
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish: FinishReason | None
+    end: Token | None
 
 
 class Step(NamedTuple):

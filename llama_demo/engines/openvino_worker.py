@@ -30,7 +30,7 @@ from llama_demo.engines.openvino_messages import (
     exact_properties,
 )
 from llama_demo.engines.worker import LoadProblem, parent_connection
-from llama_demo.values import FinishReason
+from llama_demo.values import FinishReason, Token
 
 MAX_BATCHED_TOKENS = 256
 """Prompt tokens of one step at most: others' next tokens wait for a step's length, so a long prompt goes in slices."""
@@ -166,9 +166,10 @@ class _Requests:
             return None
         if finish is not None:
             del self._handles[request]
+        end: Token | None = None
         if finish == "stop" and ids and ids[-1] in self._eos_ids:
-            del ids[-1], logprobs[-1]
-        return Progress(request, tuple(ids), tuple(logprobs), finish) if ids or finish else None
+            end = Token(ids.pop(), logprobs.pop())
+        return Progress(request, tuple(ids), tuple(logprobs), finish, end) if ids or finish else None
 
 
 _FINISH: dict[Any, FinishReason] = {

@@ -25,6 +25,8 @@ class TokenStream:
         self._gathering = False
         self._error: BaseException | None = None
         self.finish_reason: FinishReason | None = None
+        self.end: Token | None = None
+        """The model's own end token, where one ended it: it is not among the tokens."""
         self.steps = 0
         """Tokens the engine has made for this request so far: it stands still once the request is cancelled."""
 
@@ -37,10 +39,10 @@ class TokenStream:
             self.steps += len(self._tokens) - before
             self._notify(wake=not self._gathering)
 
-    def finish(self, reason: FinishReason) -> None:
+    def finish(self, reason: FinishReason, end: Token | None = None) -> None:
         with self._changed:
             if not self.ended:
-                self.finish_reason = reason
+                self.finish_reason, self.end = reason, end
                 self._notify()
 
     def fail(self, error: BaseException) -> None:

@@ -70,7 +70,7 @@ class Request:
         elif not math.isfinite(token.logprob):
             self.fail(FloatingPointError("the model's logits are not finite"))
         elif token.id in self._ends:
-            self.stream.finish("stop")
+            self.stream.finish("stop", token)
         else:
             self.stream.put([token])
             self._made += 1

@@ -6,6 +6,7 @@ It knows tensors and settings, and nothing of models, threads or streams.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -16,13 +17,15 @@ from llama_demo.values import Sampling, Token
 
 
 class Sampler:
-    """One request's settings, random numbers, and the ids that its repetition penalty counts."""
+    """One request's settings, random numbers, and the ids that its penalties count."""
 
     def __init__(self, sampling: Sampling, prompt: Iterable[int]) -> None:
         self.sampling = sampling
         self._random = random.Random(sampling.seed)
         self._counted = set(prompt) if sampling.repetition_penalty != 1.0 else set()
         self._seen: torch.Tensor | None = None
+        self.written: Counter[int] = Counter()
+        """How often each id has been drawn."""
 
     @property
     def takes_best(self) -> bool:
@@ -31,7 +34,8 @@ class Sampler:
 
     @property
     def penalises(self) -> bool:
-        return self.sampling.repetition_penalty != 1.0
+        sampling = self.sampling
+        return (sampling.repetition_penalty, sampling.presence_penalty, sampling.frequency_penalty) != (1.0, 0.0, 0.0)
 
     def seen(self, logits: torch.Tensor) -> torch.Tensor:
         """The ids of the prompt and the text so far, bool [vocabulary], on the device of `logits`."""
@@ -41,6 +45,7 @@ class Sampler:
         return self._seen
 
     def note(self, chosen: int) -> None:
+        self.written[chosen] += 1
         if self._seen is not None:
             self._seen[chosen] = True
 
@@ -96,7 +101,8 @@ def _drawn(adjusted: torch.Tensor, samplers: Sequence[Sampler], rows: list[int])
 
 
 def _penalised(logits: torch.Tensor, samplers: Sequence[Sampler]) -> torch.Tensor:
-    """Repetition penalty as in CTRL (Keskar et al. 2019): positive logits of seen ids divided, others multiplied."""
+    """Repetition penalty as in CTRL (Keskar et al. 2019): positive logits of seen ids divided, others multiplied. Then
+    presence and frequency penalties, taken from the logits of the ids that were drawn already."""
     rows = [row for row, sampler in enumerate(samplers) if sampler.penalises]
     if not rows:
         return logits
@@ -105,4 +111,9 @@ def _penalised(logits: torch.Tensor, samplers: Sequence[Sampler]) -> torch.Tenso
     seen = torch.stack([samplers[row].seen(logits) for row in rows])
     adjusted = logits.clone()
     adjusted[rows] = torch.where(seen, torch.where(part > 0, part / penalty, part * penalty), part)
+    for row in rows:
+        sampling, written = samplers[row].sampling, samplers[row].written
+        if written and (sampling.presence_penalty or sampling.frequency_penalty):
+            taken = [sampling.presence_penalty + sampling.frequency_penalty * times for times in written.values()]
+            adjusted[row, list(written)] -= torch.tensor(taken, device=logits.device)
     return adjusted

@@ -107,8 +107,7 @@ class Generation:
     ) -> AsyncGenerator[CompletionUpdate, None]:
         """The continuations of a prompt, side by side, as they grow. However many there are, they take one place in the
         line. Raises `PromptTooLong` for a prompt that leaves no room in the context, unless it may be trimmed."""
-        if isinstance(request.prompt, str):
-            self._limits.check_characters(len(request.prompt))
+        self._limits.check_characters(completion.characters(request))
         stopper = stopper or Stopper()
         sampling = self._limits.clamp(request.sampling)
         async with aclosing(self._leasing.seat(model, stopper)) as steps:

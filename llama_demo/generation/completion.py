@@ -50,7 +50,7 @@ class _Alternative:
         if self.ended:
             self.stream.cancel()
         elif self.stream.drained:
-            self.writer.end(self.stream.finish_reason)
+            self.writer.end(self.stream.finish_reason, self.stream.end)
 
     @property
     def ended(self) -> bool:
@@ -58,7 +58,8 @@ class _Alternative:
 
     def continuation(self) -> Continuation:
         writer = self.writer
-        return Continuation(writer.text, tuple(writer.ids), tuple(writer.logprobs), writer.finish, self.seed)
+        ids, logprobs, tokens = tuple(writer.ids), tuple(writer.logprobs), tuple(writer.tokens)
+        return Continuation(writer.text, ids, logprobs, writer.finish, self.seed, tokens)
 
 
 async def complete(
@@ -73,7 +74,7 @@ async def complete(
     `sampling` is the request's within this server's limits. Raises `PromptTooLong`, `InvalidParameter`, `ForgedTurn`.
     """
     started = time.monotonic()
-    slow = isinstance(request.prompt, str) and len(request.prompt) > OFF_LOOP_CHARACTERS
+    slow = characters(request) > OFF_LOOP_CHARACTERS
     prepare = asyncio.to_thread(_prepare, loaded, request, sampling) if slow else None
     prepared = _prepare(loaded, request, sampling) if prepare is None else await prepare
     pending = _samplings(sampling, request.n, loaded.engine.context_tokens - len(prepared.ids))
@@ -81,7 +82,7 @@ async def complete(
     try:
         while pending or not all(one.ended for one in alternatives):
             for _ in range(_ready(alternatives, pending, prepared)):
-                alternatives.append(_start(loaded, prepared, pending.pop(0)))
+                alternatives.append(_start(loaded, prepared, pending.pop(0), named=request.named))
                 stopper.attach(alternatives[-1].stream)
             opened, seconds = [one for one in alternatives if not one.ended], update_seconds()
             # All are heard before one's failure is told: none of the reads is left behind.
@@ -92,6 +93,13 @@ async def complete(
     finally:
         for one in alternatives:
             one.stream.cancel()
+
+
+def characters(request: CompletionRequest) -> int:
+    """How long the prompt is, where it is not token ids."""
+    if isinstance(request.prompt, str):
+        return len(request.prompt)
+    return sum(len(turn.content) for turn in request.turns)
 
 
 def _samplings(sampling: Sampling, count: int, room_tokens: int) -> list[Sampling]:
@@ -110,10 +118,11 @@ def _ready(alternatives: Sequence[_Alternative], pending: Sequence[Sampling], pr
     return len(pending) if alternatives[0].ended or alternatives[0].writer.ids else 0
 
 
-def _start(loaded: LoadedModel, prepared: _Prepared, sampling: Sampling) -> _Alternative:
+def _start(loaded: LoadedModel, prepared: _Prepared, sampling: Sampling, *, named: bool) -> _Alternative:
     assert sampling.seed is not None
     stream = loaded.engine.generate(prepared.ids, sampling)
-    return _Alternative(sampling.seed, stream, Writer(loaded.tokenizer, prepared.stops, after=prepared.after))
+    writer = Writer(loaded.tokenizer, prepared.stops, after=prepared.after, named=named)
+    return _Alternative(sampling.seed, stream, writer)
 
 
 def _completion(
@@ -154,8 +163,10 @@ def _prepare(loaded: LoadedModel, request: CompletionRequest, sampling: Sampling
     tokenizer, context_tokens = loaded.tokenizer, loaded.engine.context_tokens
     longest = context_tokens - (min(sampling.max_new_tokens, context_tokens // 4) if request.trim else 1)
     if request.as_chat:
-        assert isinstance(request.prompt, str)
         prepared = _as_chat(tokenizer, request, longest)
+    elif turns := request.turns:
+        prompt = prompts.render(tokenizer, turns)
+        prepared = _Prepared(prompt.text, prompt.ids, (), (*request.stops, *prompt.stops))
     else:
         prepared = _raw(tokenizer, request, longest)
     if len(prepared.ids) > longest:
@@ -167,8 +178,9 @@ def _raw(tokenizer: Tokenizer, request: CompletionRequest, longest: int) -> _Pre
     if isinstance(request.prompt, str):
         ids, text = tuple(tokenizer.encode_text(request.prompt)), request.prompt
     else:
-        check_ids(tokenizer, request.prompt)
-        ids = request.prompt or tuple(tokenizer.encode_text(""))
+        given = tuple(number for number in request.prompt if isinstance(number, int))
+        check_ids(tokenizer, given)
+        ids = given or tuple(tokenizer.encode_text(""))
         text = PieceStream(tokenizer).add(ids)
     trimmed = len(ids) - longest
     if trimmed <= 0 or not request.trim:

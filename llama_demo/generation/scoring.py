@@ -67,11 +67,11 @@ def _ids(loaded: LoadedModel, source: Source) -> Sequence[int]:
 
 def _tokens(tokenizer: Tokenizer, ids: Sequence[int], scores: Scores) -> list[ScoredToken]:
     pieces = PieceStream(tokenizer)
-    names: dict[int, str] = {}
+    names: dict[int, tuple[str, bytes]] = {}
 
-    def name(number: int) -> str:
+    def name(number: int) -> tuple[str, bytes]:
         if number not in names:
-            names[number] = tokenizer.token_name(number)
+            names[number] = tokenizer.token_name(number), tokenizer.token_bytes(number)
         return names[number]
 
     columns = zip(
@@ -86,9 +86,13 @@ def _tokens(tokenizer: Tokenizer, ids: Sequence[int], scores: Scores) -> list[Sc
     tokens = []
     for index, (number, logprob, rank, entropy, top_ids, top_logprobs) in enumerate(columns):
         text = pieces.add([number])
+        token, raw = name(number)
         if index == 0:
-            tokens.append(ScoredToken(number, name(number), text, None, None, None, ()))
+            tokens.append(ScoredToken(number, token, text, None, None, None, (), raw))
             continue
-        top = tuple(TokenAlternative(one, name(one), value) for one, value in zip(top_ids, top_logprobs, strict=True))
-        tokens.append(ScoredToken(number, name(number), text, logprob, rank, entropy, top))
+        top = tuple(
+            TokenAlternative(one, name(one)[0], value, name(one)[1])
+            for one, value in zip(top_ids, top_logprobs, strict=True)
+        )
+        tokens.append(ScoredToken(number, token, text, logprob, rank, entropy, top, raw))
     return tokens
