@@ -12,7 +12,7 @@ from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from llama_demo import api
 from llama_demo.checkpoints.gguf import read_header
@@ -26,7 +26,7 @@ from llama_demo.values import ModelState
 POLL_SECONDS = 0.1
 
 
-def routes(runtime: Runtime) -> list[Route]:
+def routes(runtime: Runtime) -> list[BaseRoute]:
     name = runtime.default_model
 
     async def cache(_: Request) -> JSONResponse:

@@ -107,6 +107,8 @@ class CompletionRequest:
     @property
     def turns(self) -> tuple[Turn, ...]:
         """The conversation, where the prompt is one; else none."""
+        if not isinstance(self.prompt, tuple):
+            return ()
         turns = tuple(turn for turn in self.prompt if isinstance(turn, Turn))
         return turns if len(turns) == len(self.prompt) else ()
 

@@ -11,12 +11,16 @@ from starlette.testclient import TestClient
 from llama_demo.api import routes
 from llama_demo.catalog import EMBEDDED
 from llama_demo.errors import Busy, LlamaDemoError, NoModel
+from llama_demo.limits import Limits
 from llama_demo.messages import messages
+from llama_demo.settings import Settings
 from llama_demo.values import ModelState, ResidentStatus
 
 
 class Runtime:
     default_model = EMBEDDED.name
+    settings = Settings()
+    limits = Limits(1_000, 100, 200)
 
     def __init__(self) -> None:
         self.error: LlamaDemoError | None = None
@@ -25,7 +29,7 @@ class Runtime:
     def refusal(self) -> LlamaDemoError | None:
         return self.error
 
-    def messages(self, language: str) -> Any:
+    def messages(self, language: str = "en") -> Any:
         return messages(language)
 
 

@@ -40,7 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("limits", "settings", "devices", "observe", "table_lines"),
     ("budgets",),
     ("values", "messages", "visitors"),
-    ("hub_errors", "push_errors", "visitor_errors"),
+    ("hub_errors", "push_errors", "visitor_errors", "api_errors"),
     ("errors",),
 )
 """From the top down. A module imports from the lines below its own, and never from a neighbour on its line."""
@@ -64,6 +64,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "huggingface_hub": ("hub",),
     "starlette": ("api", "ui"),
     "fastapi": ("api", "ui"),
+    "pydantic": ("api",),
     "httpx": ("bench",),
 }
 """Which parts may name a library: everything else goes through them."""

@@ -1,4 +1,4 @@
-"""HTTP on the page's own port: routes that Gradio's server puts before its own."""
+"""HTTP on the page's own port: routes that Gradio's server puts before its own. The OpenAI API is in `v1`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
 
+from llama_demo.api.v1 import build
 from llama_demo.messages import preferred
 
 if TYPE_CHECKING:
     from llama_demo.runtime import Runtime
 
 
-def routes(runtime: Runtime) -> list[Route]:
-    """`GET /health`: 200 whenever a request would be accepted, else 503 with the reason."""
+def routes(runtime: Runtime) -> list[BaseRoute]:
+    """`GET /health`: 200 whenever a request would be accepted, else 503 with the reason. The OpenAI API under `/v1`."""
 
     async def health(request: Request) -> JSONResponse:
         refusal = runtime.refusal()
@@ -26,4 +27,4 @@ def routes(runtime: Runtime) -> list[Route]:
         words = runtime.messages(preferred(request.headers.get("accept-language", "")))
         return JSONResponse({"status": "unavailable", "reason": words.error(refusal), **state}, status_code=503)
 
-    return [Route("/health", health, methods=["GET"])]
+    return [Route("/health", health, methods=["GET"]), Mount("/v1", build(runtime))]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -34,14 +33,16 @@ def event(data: str) -> bytes:
     return f"data: {data}\n\n".encode()
 
 
-async def stream(request: Request, chunks: AsyncGenerator[bytes, None]) -> Response:
+async def stream(
+    request: Request, chunks: AsyncGenerator[bytes, None], failed: Callable[[Exception], bytes]
+) -> Response:
     """`chunks`, of which the empty ones only say that it is waited. Raises what comes before the first of the others,
-    within `PATIENCE_SECONDS`."""
+    within `PATIENCE_SECONDS`; what comes later is told by the event that `failed` makes of it."""
     begun = time.monotonic()
     try:
         async for first in chunks:
             if first or time.monotonic() - begun > PATIENCE_SECONDS:
-                return EventStream(_with_first(first, chunks))
+                return EventStream(_opened(first, chunks, failed))
             if await request.is_disconnected():
                 break
     except BaseException:
@@ -56,12 +57,17 @@ def gone() -> Response:
     return Response(status_code=499)
 
 
-async def _with_first(first: bytes, chunks: AsyncGenerator[bytes, Any]) -> AsyncGenerator[bytes, None]:
+async def _opened(
+    first: bytes, chunks: AsyncGenerator[bytes, None], failed: Callable[[Exception], bytes]
+) -> AsyncGenerator[bytes, None]:
     """Empty chunks become comments, now and then."""
     async with aclosing(chunks):
         yield first or _KEEP_ALIVE
         said = time.monotonic()
-        async for chunk in chunks:
-            if chunk or time.monotonic() - said > PATIENCE_SECONDS:
-                said = time.monotonic()
-                yield chunk or _KEEP_ALIVE
+        try:
+            async for chunk in chunks:
+                if chunk or time.monotonic() - said > PATIENCE_SECONDS:
+                    said = time.monotonic()
+                    yield chunk or _KEEP_ALIVE
+        except Exception as error:
+            yield failed(error)

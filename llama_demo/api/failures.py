@@ -90,7 +90,7 @@ def response(error: Exception, words: Messages) -> JSONResponse:
 
 
 def from_validation(problems: Sequence[Any]) -> LlamaDemoError:
-    """The first of pydantic's complaints as an error of ours: of a field that may be of several kinds it has one each."""
+    """The first of pydantic's complaints as an error of ours; a field that may be of several kinds has one of each."""
     problem = next((one for one in problems if one["type"] == UNSUPPORTED), problems[0])
     kind, place = problem["type"], list(takewhile(_is_place, problem["loc"][1:]))
     name = ".".join(map(str, place))

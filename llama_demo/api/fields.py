@@ -1,4 +1,4 @@
-"""Kinds of fields that the API's requests are made of: numbers within the engines' bounds, and what may only be neutral."""
+"""Kinds of fields that requests are made of: numbers within the engines' bounds, and what may only be neutral."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Neutral:
         self._problem = problem
         self._values = values
 
-    def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:  # noqa: ARG002
+    def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self._check)
 
-    def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:  # noqa: ARG002
+    def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return {"enum": [None, *self._values], "description": "Only a value that changes nothing: refused otherwise."}
 
     def _check(self, value: Any) -> None:

@@ -43,7 +43,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One alternative. `tokens` are those of the text, an end token last; `begins` is where the first of them stands."""
+    """One alternative. `tokens` are those of the text, an end token last, where they were asked for."""
 
     text: str
     continuation: Continuation

@@ -93,9 +93,7 @@ class TextPart(Strict):
 class Message(Strict):
     """One turn. What comes back with an answer of ours may be sent with it again."""
 
-    role: Annotated[
-        Literal["system", "developer", "user", "assistant"], Never("api.no_tools", "tool", "function")
-    ]
+    role: Annotated[Literal["system", "developer", "user", "assistant"], Never("api.no_tools", "tool", "function")]
     content: str | list[TextPart]
     refusal: Annotated[None, Neutral("api.text_only")] = None
     annotations: Annotated[None, Neutral("api.text_only", [])] = None
@@ -113,7 +111,9 @@ class ChatRequest(Asked):
     """`POST /v1/chat/completions`."""
 
     messages: list[Message] = Field(min_length=1, description="The conversation to answer.")
-    max_completion_tokens: int | None = number("max_new_tokens", "The longest answer; left out, what there is room for.")
+    max_completion_tokens: int | None = number(
+        "max_new_tokens", "The longest answer; left out, what there is room for."
+    )
     max_tokens: int | None = number("max_new_tokens", "The older name of `max_completion_tokens`.")
     logprobs: bool | None = Field(None, description="Each token of the answer with its log-probability.")
     top_logprobs: int | None = Field(

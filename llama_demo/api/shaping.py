@@ -1,4 +1,4 @@
-"""What the shapes of both endpoints have in common: usage, and what of a growing answer its reader has not heard yet."""
+"""What both endpoints' shapes have in common: usage, and what of a growing answer its reader has not heard yet."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ It reads requests, and hands them to generation; what goes wrong becomes the API
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import AsyncGenerator
@@ -20,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 from llama_demo import __version__
 from llama_demo.api import failures
 from llama_demo.api.answers import ChatAnswer, ChatChunk, CompletionAnswer, Model, ModelList
-from llama_demo.api.body import BodyLimit
+from llama_demo.api.body import BodyLimit, limit_bytes
 from llama_demo.api.chat import Chat
 from llama_demo.api.completions import Completions
 from llama_demo.api.description import describe, errors, streamed
@@ -28,8 +29,8 @@ from llama_demo.api.events import DONE, event, gone, stream
 from llama_demo.api.generating import Answers, answer, merged
 from llama_demo.api.requests import ChatRequest, CompletionsRequest
 from llama_demo.api.shaping import Told, usage
-from llama_demo.api_errors import UnknownPath, UnreadableBody, UnsupportedParameter, WrongMethod
-from llama_demo.errors import UnknownModel
+from llama_demo.api_errors import BodyTooLarge, UnknownPath, UnreadableBody, UnsupportedParameter, WrongMethod
+from llama_demo.errors import LlamaDemoError
 
 if TYPE_CHECKING:
     from llama_demo.runtime import Runtime
@@ -41,6 +42,7 @@ class V1:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._started = int(time.time())
+        self._words = runtime.messages()
         profile = "reproducible" if runtime.settings.reproducible else "fast"
         self._fingerprint = f"llama-demo-{__version__}-{profile}"
 
@@ -76,6 +78,15 @@ class V1:
     async def _answer(
         self, asked: ChatRequest | CompletionsRequest, wanted: Chat | Completions, request: Request
     ) -> Any:
+        """The whole answer, a stream, or what went wrong."""
+        try:
+            return await self._generate(asked, wanted, request)
+        except Exception as error:
+            return failures.response(error, self._words)
+
+    async def _generate(
+        self, asked: ChatRequest | CompletionsRequest, wanted: Chat | Completions, request: Request
+    ) -> Any:
         if asked.stream_options is not None and not asked.stream:
             raise UnsupportedParameter("stream_options", "api.needs_stream")
         model = self._runtime.default_model if asked.model is None else asked.model
@@ -87,7 +98,8 @@ class V1:
         }
         answers = merged([answer(self._runtime, ask, model) for ask in wanted.asks])
         if asked.stream:
-            return await stream(request, self._chunks(wanted, answers, head, includes_usage=asked.includes_usage))
+            chunks = self._chunks(wanted, answers, head, includes_usage=asked.includes_usage)
+            return await stream(request, chunks, self._failed)
         found: list[Answers | None] = [None] * len(wanted.asks)
         async with aclosing(answers):
             async for number, update in answers:
@@ -95,6 +107,10 @@ class V1:
                 if await request.is_disconnected():
                     return gone()
         return wanted.whole([one for one in found if one is not None], head)
+
+    def _failed(self, error: Exception) -> bytes:
+        """The last event of a stream that failed."""
+        return event(json.dumps(failures.body(error, self._words)))
 
     async def _chunks(
         self,
@@ -107,30 +123,22 @@ class V1:
         """A stream's events; an empty one while there is nothing to say."""
 
         def written(**data: object) -> bytes:
-            nothing = {"usage": None} if includes_usage else {}
-            chunk = wanted.chunk(**head, **nothing, **data)  # type: ignore[arg-type]
-            return event(chunk.model_dump_json(exclude_unset=True))
+            chunk = wanted.chunk(**head, **data)  # type: ignore[arg-type]
+            return event(chunk.model_dump_json(exclude=set() if includes_usage else {"usage"}))
 
         told, found = Told(), [Answers("", 0, 0, (), finished=False)] * len(wanted.asks)
-        began = False
         async with aclosing(answers):
-            try:
-                async for number, update in answers:
-                    if update is None:
-                        yield b""
-                        continue
-                    found[number] = update
-                    for new in told.news(number * wanted.asks[number].request.n, update):
-                        for choice in wanted.pieces(new):
-                            began = True
-                            yield written(choices=[choice])
-                if includes_usage:
-                    yield written(choices=[], usage=usage(found))
-                yield event(DONE)
-            except Exception as error:
-                if not began:
-                    raise
-                yield event(JSONResponse(failures.body(error, self._runtime.messages())).body.decode())
+            async for number, update in answers:
+                if update is None:
+                    yield b""
+                    continue
+                found[number] = update
+                for new in told.news(number * wanted.asks[number].request.n, update):
+                    for choice in wanted.pieces(new):
+                        yield written(choices=[choice])
+        if includes_usage:
+            yield written(choices=[], usage=usage(found))
+        yield event(DONE)
 
 
 def build(runtime: Runtime) -> FastAPI:
@@ -151,7 +159,7 @@ def build(runtime: Runtime) -> FastAPI:
         response_model=CompletionAnswer,
         responses=errors(400, 401, 404, 413, 429, 503) | streamed(CompletionAnswer),
     )(endpoints.completions)
-    describe(app)
+    describe(app, ChatChunk)
     _handle_errors(app, runtime)
     app.add_middleware(BodyLimit, runtime=runtime)
     return app
@@ -168,7 +176,11 @@ def _handle_errors(app: FastAPI, runtime: Runtime) -> None:
 
     async def refused(request: Request, error: HTTPException) -> Response:
         path = request.url.path
-        known = {404: UnknownPath(path), 405: WrongMethod(request.method, path)}
+        known = {
+            404: UnknownPath(path),
+            405: WrongMethod(request.method, path),
+            413: BodyTooLarge(limit_bytes(runtime)),
+        }
         return failures.response(known.get(error.status_code, UnreadableBody()), words)
 
     app.exception_handler(RequestValidationError)(invalid)

@@ -41,7 +41,7 @@ class Sampler:
         """The ids of the prompt and the text so far, bool [vocabulary], on the device of `logits`."""
         if self._seen is None:
             self._seen = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
-            self._seen[torch.tensor(sorted(self._counted), device=logits.device)] = True
+            self._seen[torch.tensor(sorted(self._counted), dtype=torch.long, device=logits.device)] = True
         return self._seen
 
     def note(self, chosen: int) -> None:

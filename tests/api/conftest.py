@@ -1,0 +1,55 @@
+"""One running app for the tests of the HTTP API: the real page and routes, and a tiny model in float32 behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai import OpenAI
+
+from llama_demo import ui
+from llama_demo.api import routes
+from llama_demo.runtime import Runtime
+from llama_demo.settings import Settings
+from llama_demo.values import ModelState
+
+MODEL = "tiny-llama"
+
+
+class Served:
+    """The runtime, and where programs find it."""
+
+    def __init__(self, runtime: Runtime, address: str) -> None:
+        self.runtime = runtime
+        self.address = address
+        self.v1 = f"{address}/v1"
+
+    def active(self) -> int:
+        """How many leases of the model are held now."""
+        return self.runtime.registry.status(MODEL).leases
+
+
+@pytest.fixture(scope="session")
+def served(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    settings = Settings(model=str(tiny_folder), reproducible=True, cache_dir=tmp_path_factory.mktemp("api-cache"))
+    with Runtime(settings) as runtime:
+        with runtime.registry.lease(runtime.default_model) as loaded:
+            assert loaded.healthy
+        page = ui.build(runtime)
+        page.launch(
+            prevent_thread_lock=True,
+            quiet=True,
+            ssr_mode=False,
+            app_kwargs={"routes": routes(runtime)},
+            **ui.launch_options(runtime),
+        )
+        assert runtime.registry.status(MODEL).state is ModelState.READY
+        yield Served(runtime, page.local_url.rstrip("/"))
+        page.close(verbose=False)
+
+
+@pytest.fixture(scope="session")
+def client(served: Served) -> Any:
+    return OpenAI(base_url=served.v1, api_key="none needed", max_retries=0, timeout=60)
