@@ -11,7 +11,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from llama_demo.generation import Stopper
+from llama_demo.generation.scoring import Source
 from llama_demo.values import Completion, CompletionRequest, Continuation, ScoredText, ScoredToken
+from llama_demo.visitors import Visitor
 
 if TYPE_CHECKING:
     from llama_demo.runtime import Runtime
@@ -61,16 +64,17 @@ class Answers:
     finished: bool
 
 
-async def answer(runtime: Runtime, ask: Ask, model: str) -> AsyncGenerator[Answers | None, None]:
+async def answer(runtime: Runtime, ask: Ask, model: str, visitor: Visitor) -> AsyncGenerator[Answers | None, None]:
     """The answers to one prompt, as they grow; None while there is nothing to show. Raises as `Generation` does."""
     if ask.only_prompt:
+        prompt = ask.request.prompt
         assert not ask.request.turns
-        async with aclosing(_score(runtime, ask.request.prompt, model, ask.top or 0)) as steps:  # type: ignore[arg-type]
+        async with aclosing(_score(runtime, prompt, model, ask.top or 0, visitor)) as steps:
             async for scored in steps:
                 yield None if scored is None else _prompt_alone(scored)
         return
     made: Completion | None = None
-    async with aclosing(runtime.generation.complete(ask.request, model=model)) as updates:
+    async with aclosing(runtime.generation.complete(ask.request, model=model, stopper=Stopper(visitor))) as updates:
         async for update in updates:
             made = update if isinstance(update, Completion) else None
             yield None if made is None or (made.finished and ask.scored) else _answers(made, ask)
@@ -78,7 +82,7 @@ async def answer(runtime: Runtime, ask: Ask, model: str) -> AsyncGenerator[Answe
         answers = _answers(made, ask)
         for index, one in enumerate(made.continuations):
             ids = (*made.prompt_ids, *(token.id for token in one.tokens))[: made.context_tokens]
-            async with aclosing(_score(runtime, ids, model, ask.top or 0)) as steps:
+            async with aclosing(_score(runtime, ids, model, ask.top or 0, visitor)) as steps:
                 async for scored in steps:
                     if scored is not None:
                         answers = _with_scores(answers, index, scored, ask)
@@ -121,9 +125,11 @@ async def merged(
 
 
 async def _score(
-    runtime: Runtime, source: str | Sequence[int], model: str, top_k: int
+    runtime: Runtime, source: Source, model: str, top_k: int, visitor: Visitor
 ) -> AsyncGenerator[ScoredText | None, None]:
-    async with aclosing(runtime.generation.score(source, model=model, top_k=top_k)) as updates:
+    async with aclosing(
+        runtime.generation.score(source, model=model, top_k=top_k, stopper=Stopper(visitor))
+    ) as updates:
         async for update in updates:
             yield update if isinstance(update, ScoredText) else None
 

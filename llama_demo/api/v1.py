@@ -96,7 +96,8 @@ class V1:
             "model": self._runtime.catalog.find(model).name,
             "system_fingerprint": self._fingerprint,
         }
-        answers = merged([answer(self._runtime, ask, model) for ask in wanted.asks])
+        visitor = self._runtime.visitors.of(request)
+        answers = merged([answer(self._runtime, ask, model, visitor) for ask in wanted.asks])
         if asked.stream:
             chunks = self._chunks(wanted, answers, head, includes_usage=asked.includes_usage)
             return await stream(request, chunks, self._failed)
