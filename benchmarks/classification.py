@@ -225,7 +225,7 @@ def main() -> int:
     with (
         tempfile.TemporaryDirectory() as cache,
         Runtime(read_settings({"cache_dir": cache}, {})) as runtime,
-        runtime.registry.lease(runtime._reads_with(runtime.default_model)) as loaded,
+        runtime.registry.lease(runtime.reads_with(runtime.default_model)) as loaded,
     ):
         for name in ("tweets.tsv", "amazon.tsv"):
             results = accuracy(runtime, loaded, parsed.folder / name, parsed.splits, parsed.plain)

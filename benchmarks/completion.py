@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 import psutil
 
 from benchmarks.results import Finding, ratio
-from llama_demo.loading import analysis_name
 from llama_demo.runtime import Runtime
 from llama_demo.settings import read_settings
 from llama_demo.values import Completion, CompletionRequest, Sampling, ScoredText
@@ -149,7 +148,7 @@ async def _added_bytes(runtime: Runtime, work: Callable[[], Awaitable[object]]) 
 
 
 def _loaded(runtime: Runtime) -> None:
-    with runtime.registry.lease(analysis_name(runtime.catalog.find(runtime.default_model))):
+    with runtime.registry.lease(runtime.reads_with(runtime.default_model)):
         return
 
 

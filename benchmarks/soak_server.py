@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Route
 
 from llama_demo import api
 from llama_demo.checkpoints.gguf import read_header
+from llama_demo.devices import CPU
 from llama_demo.engines.openvino import OpenVINOEngine, kv_block_bytes
 from llama_demo.loading import Loader
 from llama_demo.runtime import Runtime
@@ -46,7 +47,7 @@ def routes(runtime: Runtime) -> list[BaseRoute]:
 
 def cache_blocks(runtime: Runtime) -> int:
     """How many blocks the engine's KV cache holds."""
-    plan = Loader(runtime.settings, runtime.catalog, runtime.budget_bytes).plan(runtime.default_model)
+    plan = Loader(runtime.settings, runtime.catalog, {CPU: runtime.budget_bytes}).plan(runtime.default_model)
     header = read_header(next(runtime.settings.cache_dir.rglob("*.gguf")))
     return plan.cache_bytes // kv_block_bytes(header, reproducible=runtime.settings.reproducible)
 

@@ -35,6 +35,8 @@ class Entry:
     licence: str
     link: str
     parameters: int = 0
+    embedding_parameters: int = 0
+    """Of `parameters`, those of the embedding and the head, which 8 and 4 bits on a GPU leave as they are."""
     layers: int = 0
     kv_heads: int = 0
     head_size: int = 0
@@ -81,6 +83,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "licence": _SENTENCE,
     "link": ("a web address", _matching(r"https?://[^\s<>\"']{1,300}")),
     "parameters": _COUNT,
+    "embedding_parameters": _COUNT,
     "layers": _COUNT,
     "kv_heads": _COUNT,
     "head_size": _COUNT,

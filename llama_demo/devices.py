@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,18 +37,37 @@ def read_cpu(cgroup: Path = _CGROUP) -> Device:
     return Device(CPU, total, free)
 
 
-def read_gpus() -> tuple[Device, ...]:
-    """The NVIDIA GPUs that the driver lists, named as torch names them; none where there is no driver."""
+def read_gpus(visible: str | None = None) -> tuple[Device, ...]:
+    """The NVIDIA GPUs that the driver lists, named as torch names them; none where there is no driver.
+
+    `visible` is the value of CUDA_VISIBLE_DEVICES, which hides and orders them for torch, and not for the driver.
+    """
     found = shutil.which("nvidia-smi")
     if found is None:
         return ()
-    query = [found, "--query-gpu=memory.total,memory.free", "--format=csv,noheader,nounits"]
+    query = [found, "--query-gpu=uuid,memory.total,memory.free", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, timeout=_DRIVER_SECONDS, check=True)
-        rows = [[int(number) * _MIB for number in line.split(",")] for line in done.stdout.splitlines()]
-        return tuple(Device(f"cuda:{number}", total, free) for number, (total, free) in enumerate(rows))
+        rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines()]
+        shown = rows if visible is None else _visible(rows, visible)
+        return tuple(
+            Device(f"cuda:{number}", int(total) * _MIB, int(free) * _MIB)
+            for number, (_, total, free) in enumerate(shown)
+        )
     except (OSError, subprocess.SubprocessError, ValueError):
         return ()
+
+
+def _visible(rows: Sequence[list[str]], visible: str) -> list[list[str]]:
+    """Those that are named, by their number or the beginning of their UUID, in that order; an unknown name hides what
+    comes after it, as it does for CUDA."""
+    shown: list[list[str]] = []
+    for name in map(str.strip, visible.split(",")):
+        found = [row for number, row in enumerate(rows) if name in (str(number), row[0][: len(name)])]
+        if not name or not found:
+            break
+        shown.append(found[0])
+    return shown
 
 
 def _read_number(path: Path) -> int | None:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from llama_demo.placement import BYTES_EACH, HEAD_ROOM_BYTES, MINIMUM_CONTEXTS, Shape, kv_bytes_per_token
-from llama_demo.placement_plan import CPU_CACHE_BYTES, GPU_BYTES, GPU_CACHE_BYTES, GPU_HEAD_ROOM_BYTES
+from llama_demo.placement import FAST_CACHE_BYTES, Form, Model, cpu_form, gpu_form
 
 SMALLEST_CONTEXT_TOKENS = 512
 """A shorter conversation is not worth proposing."""
@@ -50,29 +49,30 @@ class Needs:
         return self.weight_bytes + self.cache_bytes + self.head_room_bytes
 
 
-def least(shape: Shape, device: str, has_bytes: int, context_tokens: int, *, bytes_each: float, on_gpu: bool) -> Needs:
-    """The least that a model is started with: the cache of `MINIMUM_CONTEXTS` conversations."""
-    cache = int(MINIMUM_CONTEXTS * kv_bytes_per_token(shape, bytes_each) * context_tokens)
-    head_room = GPU_HEAD_ROOM_BYTES if on_gpu else HEAD_ROOM_BYTES
-    return Needs(device, shape.weight_bytes, cache, head_room, context_tokens, MINIMUM_CONTEXTS, has_bytes)
+def least(form: Form, device: str, has_bytes: int, context_tokens: int) -> Needs:
+    """The least that a model is started with: the cache of one conversation."""
+    cache = form.context_bytes(context_tokens) + form.spare_bytes
+    return Needs(device, form.weight_bytes, cache, form.head_room_bytes, context_tokens, 1, has_bytes)
 
 
-def helps(needs: Needs, shape: Shape, parameters: int, *, smallest: bool, bytes_each: float) -> Iterator[Help]:
-    """What would make `needs` fit, the cheapest first. `smallest`: its weights are in 4 bits already."""
-    if not smallest:
-        weights = int(parameters * BYTES_EACH["q4_0"])
-        cache = int(MINIMUM_CONTEXTS * kv_bytes_per_token(shape, CPU_CACHE_BYTES) * needs.context_tokens)
-        if (needed := weights + cache + HEAD_ROOM_BYTES) <= needs.has_bytes:
-            yield Help("quantize", bytes=needed)
-    room = needs.has_bytes - needs.weight_bytes - needs.head_room_bytes
-    tokens = int(room / (MINIMUM_CONTEXTS * kv_bytes_per_token(shape, bytes_each))) // _STEP_TOKENS * _STEP_TOKENS
+def helps(needs: Needs, form: Form, model: Model) -> Iterator[Help]:
+    """What would make `needs`, those of `form`, fit, the cheapest first."""
+
+    def needed(other: Form) -> int:
+        return least(other, needs.device, needs.has_bytes, needs.context_tokens).bytes
+
+    smallest = cpu_form(replace(model, stored_bytes=0), "openvino", "q4_0", FAST_CACHE_BYTES)
+    if smallest.weight_bytes < form.weight_bytes and needed(smallest) <= needs.has_bytes:
+        yield Help("quantize", bytes=needed(smallest))
+    room = needs.has_bytes - needs.weight_bytes - needs.head_room_bytes - form.spare_bytes
+    tokens = int(room / (form.layers * form.cache_bytes)) // _STEP_TOKENS * _STEP_TOKENS
     if SMALLEST_CONTEXT_TOKENS <= tokens < needs.context_tokens:
         yield Help("context", tokens=tokens)
-    cache = int(MINIMUM_CONTEXTS * kv_bytes_per_token(shape, GPU_CACHE_BYTES) * needs.context_tokens)
-    for kind, precision in (("gpu_4_bits", "4 bits"), ("gpu", "16 bits")):
-        needed = int(parameters * GPU_BYTES[precision]) + cache + GPU_HEAD_ROOM_BYTES
-        if (card := gpu_for(needed)) is not None:
-            yield Help("gpu" if kind == "gpu" else "gpu_4_bits", bytes=needed, gpu_gb=card)
+    four, sixteen = (needed(gpu_form(model, precision)) for precision in ("4-bit", "16-bit"))
+    if (card := gpu_for(four)) is not None:
+        yield Help("gpu_4_bits", bytes=four, gpu_gb=card)
+    if (card := gpu_for(sixteen)) is not None:
+        yield Help("gpu", bytes=sixteen, gpu_gb=card)
     yield Help("remote")
 
 

@@ -7,8 +7,9 @@ put into `to_load` and `to_close`; its owner does it, holds a lock around every 
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import count
 from typing import Generic, TypeVar
@@ -21,14 +22,25 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where a model goes, and what it is counted for there from the start of its load until its close has returned."""
+    """Where a model goes, and what it is counted for there from the start of its load until its close has returned.
+
+    `parts` are the bytes a device of a model that is split over several; `device` then names them all. `others` are
+    plans that would do as well, on other devices: which of them it is to be is decided when there is room.
+    """
 
     device: str
     bytes: int
+    parts: tuple[tuple[str, int], ...] = ()
+    others: tuple[Plan, ...] = ()
 
     def __post_init__(self) -> None:
         if self.bytes < 0:
             raise ValueError(f"a plan of {self.bytes} bytes")
+
+    @property
+    def shares(self) -> dict[str, int]:
+        """Bytes by device."""
+        return dict(self.parts) or {self.device: self.bytes}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +127,10 @@ class Ledger(Generic[R]):
 
     def check_budget(self, name: str, plan: Plan) -> None:
         """Raises `DoesNotFit` for what would not fit if everything else were gone."""
-        budget = self._budgets.get(plan.device, 0)
-        if plan.bytes > budget:
-            raise DoesNotFit(name, plan.device, plan.bytes, budget)
+        for device, needed in plan.shares.items():
+            budget = self._budgets.get(device, 0)
+            if needed > budget:
+                raise DoesNotFit(name, device, needed, budget)
 
     def claim(self, name: str, plan: Plan | None, now: float, deadline: float) -> Claim[R] | None:
         """A lease of what is resident, or a place with those who wait for it; where there is neither, `plan` makes one
@@ -182,7 +195,8 @@ class Ledger(Generic[R]):
             del self._current[model.name]
         error: LlamaDemoError
         if isinstance(cause, MemoryError):
-            error = DoesNotFit(model.name, model.plan.device, model.plan.bytes, self.free_bytes(model.plan.device))
+            device, needed = next(iter(model.plan.shares.items()))
+            error = DoesNotFit(model.name, device, needed, self.free_bytes(device))
         elif isinstance(cause, DoesNotFit | NoModel):
             error = cause
         else:
@@ -210,28 +224,53 @@ class Ledger(Generic[R]):
         """Starts what there is room for, first come first served on each device, and evicts what is idle for it."""
         blocked: set[str] = set()
         for model in self._queue():
-            device, needed = model.plan.device, model.plan.bytes
-            if device in blocked:
-                continue
-            free = self.free_bytes(device)
-            coming = sum(other.plan.bytes for other in self._on(device) if other.closing)
-            idle = self.idle(device)
-            sizes = [Idle(other.plan.bytes, other.idle_since) for other in idle]
-            for index in choose_evictions(needed, free + coming, sizes) or ():
-                self.drain(idle[index])
-            if needed <= free:
-                model.phase = Phase.LOADING
-                self._counted.append(model)
-                self.to_load.append(model)
-            else:
-                blocked.add(device)
+            plans = (model.plan, *model.plan.others)
+            free = [plan for plan in plans if blocked.isdisjoint(plan.shares)]
+            ways = [(plan, victims) for plan in free if (victims := self._evictions(plan)) is not None]
+            if ways:
+                chosen, victims = min(ways, key=lambda way: self._cost(*way))
+                others = tuple(plan for plan in plans if plan is not chosen)
+                model.plan = replace(chosen, others=tuple(replace(plan, others=()) for plan in others))
+                for victim in victims:
+                    self.drain(victim)
+                if self._has_room(chosen):
+                    model.phase = Phase.LOADING
+                    self._counted.append(model)
+                    self.to_load.append(model)
+                    continue
+            blocked.update(*(plan.shares for plan in ([chosen] if ways else plans)))
+
+    def _evictions(self, plan: Plan) -> list[Model[R]] | None:
+        """What must go for `plan`, the least recently used first; None where it is not enough. What is closing already
+        counts as gone."""
+        victims: list[Model[R]] = []
+        for device, needed in plan.shares.items():
+            going = [*(other for other in self._on(device) if other.closing), *victims]
+            coming = sum(other.plan.shares.get(device, 0) for other in going)
+            idle = [model for model in self.idle(device) if model not in victims]
+            sizes = [Idle(other.plan.shares[device], other.idle_since) for other in idle]
+            chosen = choose_evictions(needed, self.free_bytes(device) + coming, sizes)
+            if chosen is None:
+                return None
+            victims += [idle[index] for index in chosen]
+        return victims
+
+    def _cost(self, plan: Plan, victims: Sequence[Model[R]]) -> tuple[bool, float, int]:
+        """Less is better: room now, then what was used longest ago evicted, then the fullest device, so that small
+        models leave whole devices to large ones."""
+        latest = max((victim.idle_since for victim in victims), default=float("-inf"))
+        return not self._has_room(plan), latest, sum(map(self.free_bytes, plan.shares))
+
+    def _has_room(self, plan: Plan) -> bool:
+        return all(needed <= self.free_bytes(device) for device, needed in plan.shares.items())
 
     def end_waits(self, now: float) -> None:
         """Fails the requests that have waited too long for memory, each after trying what the last one left."""
         for claim in [claim for model in self._queue() for claim in model.claims]:
             model, plan = claim.model, claim.model.plan
             if model.phase is Phase.WAITING and self._is_late(claim, now):
-                holders = dict.fromkeys(other.name for other in self._on(plan.device) if not self._is_idle(other))
+                around = [other for device in plan.shares for other in self._on(device)]
+                holders = dict.fromkeys(other.name for other in around if not self._is_idle(other))
                 self.withdraw(claim)
                 held = MemoryHeld(model.name, plan.device, plan.bytes, tuple(holders), now - claim.since)
                 claim.settle(None, held)
@@ -249,9 +288,9 @@ class Ledger(Generic[R]):
             times += [model.idle_since + idle_seconds for model in self._counted if self._is_idle(model)]
         return min(times, default=None)
 
-    def close_idle(self, device: str) -> list[Model[R]]:
-        """Takes everything idle on the device out of use; the caller must close it, and say `closed`."""
-        idle = self.idle(device)
+    def close_idle(self, plan: Plan) -> list[Model[R]]:
+        """Takes everything idle on the plan's devices out of use; the caller must close it, and say `closed`."""
+        idle = list(dict.fromkeys(model for device in plan.shares for model in self.idle(device)))
         for model in idle:
             self.drain(model)
             self.to_close.remove(model)
@@ -275,7 +314,7 @@ class Ledger(Generic[R]):
 
     def used_bytes(self, device: str) -> int:
         """What is closing counts until its close has returned, and not only until it began."""
-        return sum(model.plan.bytes for model in self._on(device))
+        return sum(model.plan.shares[device] for model in self._on(device))
 
     def free_bytes(self, device: str) -> int:
         return self._budgets.get(device, 0) - self.used_bytes(device)
@@ -289,24 +328,34 @@ class Ledger(Generic[R]):
     def progress(self, model: Model[R], now: float) -> LoadProgress:
         if model.phase is not Phase.WAITING or not model.claims:
             return model.progress
-        queue = [other for other in self._queue() if other.plan.device == model.plan.device]
+        queue = [other for other in self._queue() if other.plan.shares.keys() & model.plan.shares.keys()]
         return LoadProgress("wait", place=queue.index(model) + 1, seconds=now - model.claims[0].since)
 
     def status(self, name: str, now: float) -> ResidentStatus:
         """Bytes and leases are those of all lives of the name; the state is the newest one's."""
         lives = [model for model in self._counted if model.name == name]
-        size, leases = sum(model.plan.bytes for model in lives), sum(model.leases for model in lives)
-        model, pinned = self._current.get(name), name in self._pinned
+        shares: Counter[str] = Counter()
+        for life in lives:
+            shares.update(life.plan.shares)
+        known = ResidentStatus(
+            ModelState.ABSENT,
+            bytes=shares.total(),
+            shares=dict(shares),
+            leases=sum(model.leases for model in lives),
+            pinned=name in self._pinned,
+        )
+        model = self._current.get(name)
         if model is None and name in self._failures:
-            return ResidentStatus(ModelState.FAILED, "", size, leases, error=self._failures[name], pinned=pinned)
+            return replace(known, state=ModelState.FAILED, error=self._failures[name])
         if model is None and not lives:
-            return ResidentStatus(ModelState.ABSENT, pinned=pinned)
+            return known
         model = model or lives[-1]
+        known = replace(known, device=model.plan.device)
         if model.phase in {Phase.READY, Phase.DRAINING}:
-            return ResidentStatus(ModelState[model.phase.name], model.plan.device, size, leases, pinned=pinned)
+            return replace(known, state=ModelState[model.phase.name])
         progress = self.progress(model, now)
         state = ModelState.DOWNLOADING if progress.step == "download" else ModelState.LOADING
-        return ResidentStatus(state, model.plan.device, size, leases, progress, pinned=pinned)
+        return replace(known, state=state, progress=progress)
 
     # Single decisions, one a method.
 
@@ -319,7 +368,7 @@ class Ledger(Generic[R]):
         return sorted(waiting, key=lambda model: model.claims[0].number)
 
     def _on(self, device: str) -> list[Model[R]]:
-        return [model for model in self._counted if model.plan.device == device]
+        return [model for model in self._counted if device in model.plan.shares]
 
     def _is_idle(self, model: Model[R]) -> bool:
         return model.phase is Phase.READY and model.leases == 0 and model.name not in self._pinned

@@ -12,14 +12,12 @@ from typing import Literal
 
 from llama_demo import hub
 from llama_demo.catalog import Entry
-from llama_demo.checkpoints.gguf_write import Quantization
 from llama_demo.devices import CPU
-from llama_demo.entry_files import find_packaged, read_shape, runs_in_transformers, wanted_files
+from llama_demo.entry_files import find_packaged, wanted_files
 from llama_demo.errors import BadCheckpoint, DoesNotFit, LlamaDemoError
 from llama_demo.fitting import Needs, helps, least
-from llama_demo.loading import ANALYSIS, FAST_CACHE_BYTES, LoadedModel, Loader
-from llama_demo.placement import BYTES_EACH, Placement, Shape, kv_bytes_per_token
-from llama_demo.placement_plan import GPU_CACHE_BYTES
+from llama_demo.loading import ANALYSIS, LoadedModel, Loader
+from llama_demo.placement_plan import Plan
 from llama_demo.registry import Registry
 from llama_demo.settings import Settings
 from llama_demo.values import LoadProgress, ModelState
@@ -91,7 +89,6 @@ class Listing:
     ) -> None:
         self._settings, self._loader, self._registry, self._budgets = settings, loader, registry, budgets
         self._on_disk: dict[str, bool] = {}
-        self._shapes: dict[tuple[str, Quantization], Shape] = {}
 
     def look_again(self, name: str) -> None:
         """What is on the disk may have changed for `name`."""
@@ -103,9 +100,9 @@ class Listing:
         needs: Needs | None = None
         fits, device, size = False, CPU, 0
         try:
-            placement = self._loader.plan(entry.name)
-            fits, device, size = True, placement.device, placement.bytes
-            needs = self._needs(entry, placement)
+            plan = self._loader.plan(entry.name)
+            fits, device, size = True, plan.device, plan.bytes
+            needs = self._needs(plan)
         except DoesNotFit as refused:
             device, size = refused.device, refused.needed_bytes
             needs = self._too_much(entry, refused)
@@ -145,14 +142,14 @@ class Listing:
                     Holder(
                         name=name,
                         title=titles.get(name.removesuffix(ANALYSIS), name),
-                        bytes=status.bytes,
+                        bytes=status.shares[device],
                         leases=status.leases,
                         state=status.state,
                         is_analysis=name.endswith(ANALYSIS),
                         pinned=status.pinned,
                     )
                     for name, status in statuses.items()
-                    if status.bytes and status.device == device
+                    if device in status.shares
                 ),
             )
             for device, budget in self._budgets.items()
@@ -174,39 +171,23 @@ class Listing:
             self._on_disk[entry.name] = path is not None
         return self._on_disk[entry.name]
 
-    def _shape(self, entry: Entry, to: Quantization) -> Shape:
-        if (entry.name, to) not in self._shapes:
-            self._shapes[entry.name, to] = read_shape(entry, to)
-        return self._shapes[entry.name, to]
-
-    def _needs(self, entry: Entry, placement: Placement) -> Needs:
-        token = kv_bytes_per_token(self._shape(entry, "q8_0"), self._cache_bytes_each(entry))
+    def _needs(self, plan: Plan) -> Needs:
         return Needs(
-            device=placement.device,
-            weight_bytes=placement.weight_bytes,
-            cache_bytes=placement.cache_bytes,
-            head_room_bytes=placement.head_room_bytes,
+            device=plan.device,
+            weight_bytes=plan.weight_bytes,
+            cache_bytes=plan.cache_bytes,
+            head_room_bytes=plan.head_room_bytes,
             context_tokens=self._settings.context_tokens,
-            conversations=int(placement.cache_bytes / (token * self._settings.context_tokens) + 0.01),
-            has_bytes=self._budgets.get(placement.device, 0),
+            conversations=plan.visitors,
+            has_bytes=sum(self._budgets.get(share.device, 0) for share in plan.shares),
         )
 
     def _too_much(self, entry: Entry, refused: DoesNotFit) -> Needs | None:
         """The least that it would be started with, as it adds up, and what would help."""
-        on_gpu, each = refused.device != CPU, self._cache_bytes_each(entry)
-        is_local_folder = entry.format == "hf" and entry.path is not None
         try:
-            shape = self._shape(entry, "f16" if on_gpu else "q4_0")
+            form = self._loader.planner.smallest(entry, on_gpu=refused.device != CPU)
+            model = self._loader.planner.model(entry)
         except BadCheckpoint:
             return None
-        needs = least(
-            shape, refused.device, refused.free_bytes, self._settings.context_tokens, bytes_each=each, on_gpu=on_gpu
-        )
-        parameters = entry.parameters or round(shape.weight_bytes / BYTES_EACH["f16" if is_local_folder else "q4_0"])
-        smallest = not (on_gpu or is_local_folder)
-        return replace(needs, helps=tuple(helps(needs, shape, parameters, smallest=smallest, bytes_each=each)))
-
-    def _cache_bytes_each(self, entry: Entry) -> float:
-        if self._settings.device != "cpu" and runs_in_transformers(entry, self._settings.device):
-            return 4.0 if self._settings.reproducible else GPU_CACHE_BYTES
-        return 4.0 if self._settings.reproducible else FAST_CACHE_BYTES
+        needs = least(form, refused.device, refused.free_bytes, self._settings.context_tokens)
+        return replace(needs, helps=tuple(helps(needs, form, model)))

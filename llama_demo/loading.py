@@ -1,4 +1,4 @@
-"""From a catalog entry to a model that answers: fetch, convert once into the cache, start the engine, warm it up.
+"""From a catalog entry to a model that answers: plan, fetch and convert its files, start the engine, warm it up.
 
 It knows files and engines, and nothing of leases, budgets or visitors.
 """
@@ -6,62 +6,37 @@ It knows files and engines, and nothing of leases, budgets or visitors.
 from __future__ import annotations
 
 import errno
-import hashlib
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import util
-from pathlib import Path
+from typing import Any
 
 from llama_demo import hub, prompts
 from llama_demo.catalog import Catalog, Entry, choose_default
 from llama_demo.checkpoints import gguf
 from llama_demo.checkpoints.gguf_source import read_gguf
-from llama_demo.checkpoints.gguf_write import Quantization
 from llama_demo.checkpoints.llama import Checkpoint, read_folder
-from llama_demo.checkpoints.whole import remove_abandoned
 from llama_demo.devices import CPU
 from llama_demo.engines import Engine
-from llama_demo.entry_files import (
-    CONVERTED_TO,
-    find_packaged,
-    is_converted,
-    read_config,
-    read_shape,
-    runs_in_transformers,
-    wanted_files,
-)
-from llama_demo.errors import (
-    BadCheckpoint,
-    CacheNotWritable,
-    DoesNotFit,
-    HubUnavailable,
-    LlamaDemoError,
-    MissingPackage,
-    NoModel,
-    Unsupported,
-)
-from llama_demo.placement import BYTES_EACH, HEAD_ROOM_BYTES, Placement, Shape, place
-from llama_demo.placement_plan import GPU_HEAD_ROOM_BYTES
+from llama_demo.entry_files import read_config, wanted_files
+from llama_demo.entry_plans import Planner
+from llama_demo.errors import CacheNotWritable, DoesNotFit, LlamaDemoError, MissingPackage, Unsupported
+from llama_demo.model_cache import Files, ModelCache, Report
+from llama_demo.placement import HEAD_ROOM_BYTES
+from llama_demo.placement_plan import Plan, Share
 from llama_demo.settings import Settings
 from llama_demo.tokenizer import Tokenizer
-from llama_demo.values import LoadProgress, LoadStep, Sampling
+from llama_demo.values import LoadProgress, Sampling
 
 ANALYSIS = "/analysis"
 """Ends the name under which a model's second graph, for scores and features, is leased."""
 
 ANALYSIS_BYTES = 450_000_000
 """What the second graph takes beside its weights: the compiled head, a context's cache, slices of logits."""
-CACHED_CONTEXTS = 8
-"""Full conversations that the KV cache holds side by side; a usual one is far shorter than the context."""
-FAST_CACHE_BYTES = 1.25
-"""A number of the fast profile's KV cache: one byte, and its share of scales and zero points, rounded up."""
 
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _REQUIREMENTS = "pip install -r requirements.txt"
-
-Report = Callable[[LoadProgress], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,44 +55,51 @@ class LoadedModel:
         self.engine.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Where an entry's weights and tokenizer lie on this machine's disk."""
-
-    weights: Path
-    tokenizer: Path
-
-
-def analysis_name(entry: Entry, device: str = "cpu") -> str:
-    """The name under which `entry`'s scores and features are leased: its own where its engine has them."""
-    return entry.name if runs_in_transformers(entry, device) else entry.name + ANALYSIS
-
-
 class Loader:
-    """Loads entries by name. `budget_bytes` is what models may take on the CPU, `gpu_bytes` on `settings.device` where
-    that is a GPU."""
+    """Loads entries by name. `budgets` are the bytes that models may take of each device; with `quantizes` a GPU may
+    hold them in 8 and 4 bits."""
 
-    def __init__(self, settings: Settings, catalog: Catalog, budget_bytes: int, gpu_bytes: int = 0) -> None:
-        self._gpu_bytes = gpu_bytes
+    def __init__(
+        self, settings: Settings, catalog: Catalog, budgets: Mapping[str, int], *, quantizes: bool = False
+    ) -> None:
         self._settings = settings
         self._catalog = catalog
-        self._budget_bytes = budget_bytes
-        self._shapes: dict[tuple[str, Quantization], Shape] = {}
-        remove_abandoned(settings.cache_dir / "models", "*")
-        for folder in (settings.cache_dir / "models").glob("*/"):
-            remove_abandoned(folder)
+        self.planner = Planner(settings, budgets, quantizes=quantizes)
+        self._cache = ModelCache(settings.cache_dir / "models")
+        self._has_gpu = any(name != CPU for name in budgets)
 
-    def plan(self, name: str) -> Placement:
-        """What loading `name` will take, before anything is fetched. Raises `UnknownModel`, `DoesNotFit`."""
+    def plan(self, name: str) -> Plan:
+        """The best way to run `name` here, before anything is fetched. Raises `UnknownModel`, `DoesNotFit`."""
+        return self.plans(name)[0]
+
+    def plans(self, name: str) -> list[Plan]:
+        """The best way to run `name`, on each of the devices that do equally well. Raises as `plan`."""
         entry = self._catalog.find(name.removesuffix(ANALYSIS))
-        chosen, placement = self._chosen(entry)
-        if name.endswith(ANALYSIS):
-            return Placement(CPU, self._shape(entry, chosen).weight_bytes, ANALYSIS_BYTES)
-        return placement
+        if not name.endswith(ANALYSIS):
+            return self.planner.as_good(entry)
+        generator = self.planner.best(entry)
+        if generator.way != "openvino":
+            raise Unsupported("a second graph", entry.name)
+        share = Share(CPU, generator.weight_bytes, ANALYSIS_BYTES, HEAD_ROOM_BYTES)
+        return [Plan("openvino", generator.precision, (share,), 1)]
+
+    def ways(self, name: str) -> list[Plan]:
+        """Every way to run `name` here, best first; none where nothing fits. Raises `UnknownModel`."""
+        return self.planner.ways(self._catalog.find(name))
+
+    def reads_with(self, name: str) -> str:
+        """The name under which the scores and features of `name` are leased: its own where its engine has them.
+
+        Raises `UnknownModel`."""
+        entry = self._catalog.find(name)
+        try:
+            return name if self.planner.best(entry).way != "openvino" else name + ANALYSIS
+        except DoesNotFit:
+            return name
 
     def default(self) -> str:
         """The name of the best entry that runs here without further steps."""
-        return choose_default(self._catalog.entries, has_gpu=self._gpu_bytes > 0, is_ready=self._is_ready).name
+        return choose_default(self._catalog.entries, has_gpu=self._has_gpu, is_ready=self._is_ready).name
 
     def _is_ready(self, entry: Entry) -> bool:
         try:
@@ -126,63 +108,21 @@ class Loader:
             return False
         return entry.path is not None or hub.cached(entry.repo, wanted_files(entry), entry.revision) is not None
 
-    def _chosen(self, entry: Entry) -> tuple[Quantization, Placement]:
-        """The type that a checkpoint is converted to: the most exact one that fits. Raises `DoesNotFit`."""
-        *others, last = self._types(entry)
-        for to in others:
-            with suppress(DoesNotFit):
-                return to, self._place(entry, to)
-        return last, self._place(entry, last)
-
-    def _on_gpu(self, entry: Entry) -> bool:
-        return self._gpu_bytes > 0 and runs_in_transformers(entry, self._settings.device)
-
-    def _types(self, entry: Entry) -> tuple[Quantization, ...]:
-        if self._on_gpu(entry):
-            return ("f32" if self._settings.reproducible or self._settings.dtype == "float32" else "f16",)
-        return CONVERTED_TO if is_converted(entry) else ("q8_0",)
-
-    def _shape(self, entry: Entry, to: Quantization) -> Shape:
-        if (entry.name, to) not in self._shapes:
-            self._shapes[entry.name, to] = read_shape(entry, to)
-        return self._shapes[entry.name, to]
-
-    def _place(self, entry: Entry, to: Quantization) -> Placement:
-        if self._on_gpu(entry):
-            device, budget_bytes, head_room_bytes = self._settings.device, self._gpu_bytes, GPU_HEAD_ROOM_BYTES
-            bytes_each = BYTES_EACH[to]
-        else:
-            device, budget_bytes, head_room_bytes = CPU, self._budget_bytes, HEAD_ROOM_BYTES
-            bytes_each = 4.0 if self._settings.reproducible else FAST_CACHE_BYTES
-        return place(
-            entry.name,
-            self._shape(entry, to),
-            device=device,
-            budget_bytes=budget_bytes,
-            context_tokens=self._settings.context_tokens,
-            contexts=CACHED_CONTEXTS,
-            bytes_each=bytes_each,
-            head_room_bytes=head_room_bytes,
-        )
-
-    def load(self, name: str, report: Report) -> LoadedModel:
-        """Loads `name`, telling each step; blocks. The caller closes what it gets.
+    def load(self, name: str, report: Report, device: str = "") -> LoadedModel:
+        """Loads `name`, telling each step; blocks. The caller closes what it gets. `device` is that of one of `plans`.
 
         Raises `NoModel`, `HubUnavailable`, `DiskFull`, `CacheNotWritable`, `BadCheckpoint`, `MissingPackage` or
         `MemoryError`.
         """
         entry = self._catalog.find(name.removesuffix(ANALYSIS))
+        plans = self.plans(name)
+        plan = next((plan for plan in plans if plan.device == device), plans[0])
         report = _timed(report)
-        try:
-            files = self._prepare(entry, report)
-        except OSError as error:
-            if error.errno not in _NOT_WRITABLE:
-                raise
-            raise CacheNotWritable(str(error.filename or self._settings.cache_dir)) from None
+        files = self._files(entry, report)
         tokenizer = Tokenizer.load(files.tokenizer)
         tokenizer.chat_template = tokenizer.chat_template or prompts.template_for(entry.name)
         report(LoadProgress("load"))
-        engine = self._start(name, entry, files, tokenizer)
+        engine = self._start(entry, plan, files, tokenizer, analyses=name.endswith(ANALYSIS))
         try:
             report(LoadProgress("warm_up"))
             _warm_up(engine)
@@ -194,165 +134,56 @@ class Loader:
     def checkpoint(self, name: str, report: Report) -> Checkpoint:
         """The files that `name` is read from, to be written in another form: fetched and converted first where they
         must be. Blocks; raises as `load`."""
-        files = self._prepare(self._catalog.find(name), _timed(report))
+        files = self._files(self._catalog.find(name), _timed(report))
         if files.weights.is_file():
             return read_gguf(files.weights, files.tokenizer)
         return replace(read_folder(files.weights), tokenizer=files.tokenizer)
 
-    # From an entry to files.
-
-    def _prepare(self, entry: Entry, report: Report) -> Files:
-        if entry.format == "hf" and entry.path is not None:
-            return Files(entry.path, self._tokenizer_folder(entry.path))
-        source = entry.path or find_packaged(entry.package) or self._downloaded(entry, report)
-        if entry.format == "meta":
-            return self._from_meta(entry, source, report)
-        if source.is_file():
-            return self._from_gguf(entry, source, report)
-        if self._on_gpu(entry):
-            return Files(source, self._tokenizer_folder(source))
-        to, _ = self._chosen(entry)
-        return Files(
-            self._converted(
-                self._cache_folder(entry.name, source),
-                to,
-                report,
-                lambda target, tell: gguf.write_gguf(source, target, to=to, report=tell),
-            ),
-            self._tokenizer_folder(source),
-        )
-
-    def _from_gguf(self, entry: Entry, source: Path, report: Report) -> Files:
-        header = gguf.read_header(source)
-        folder = self._cache_folder(entry.name, source)
-        if not (folder / "tokenizer.json").is_file():
-            gguf.write_tokenizer(source, folder)
-        if not gguf.needs_requantizing(header):
-            return Files(source, folder)
-        weights = self._converted(
-            folder, "q8_0", report, lambda target, tell: gguf.requantize(source, target, report=tell)
-        )
-        return Files(weights, folder)
-
-    def _from_meta(self, entry: Entry, source: Path, report: Report) -> Files:
-        from llama_demo.checkpoints.convert import convert
-
-        folder = self._cache_folder(entry.name, source / "params.json")
-        if self._on_gpu(entry):
-            if not (folder / "hf").is_dir():
-                report(LoadProgress("convert"))
-                convert(source, folder / "hf", to="hf", report=_counting(report, "convert"))
-            return Files(folder / "hf", folder / "hf")
-        to, _ = self._chosen(entry)
-
-        def write(target: Path, tell: Callable[[int, int], None]) -> None:
-            target.unlink(missing_ok=True)
-            convert(source, target, to="gguf", quantization=to, report=tell)
-
-        weights = self._converted(folder, to, report, write)
-        if not (folder / "tokenizer.json").is_file():
-            gguf.write_tokenizer(weights, folder)
-        return Files(weights, folder)
-
-    def _downloaded(self, entry: Entry, report: Report) -> Path:
-        """The snapshot's folder, or the GGUF file in it."""
-        report(LoadProgress("download"))
+    def _files(self, entry: Entry, report: Report) -> Files:
+        """Raises as `load`."""
         try:
-            source = hub.download(
-                entry.repo,
-                wanted_files(entry),
-                _counting(report, "download"),
-                revision=entry.revision,
-            )
-        except HubUnavailable:
-            if not entry.package:
+            return self._cache.files(entry, self.planner.best(entry), report)
+        except OSError as error:
+            if error.errno not in _NOT_WRITABLE:
                 raise
-            raise NoModel(entry.title, entry.package.replace("_", "-"), entry.repo) from None
-        return source / entry.file if entry.file else source
+            raise CacheNotWritable(str(error.filename or self._settings.cache_dir)) from None
 
-    def _converted(
-        self,
-        folder: Path,
-        to: Quantization,
-        report: Report,
-        convert: Callable[[Path, Callable[[int, int], None]], None],
-    ) -> Path:
-        """The file of type `to` in `folder`, made by `convert` where it is not there or damaged."""
-        target = folder / f"model-{to}.gguf"
-        try:
-            gguf.read_header(target)
-        except BadCheckpoint:
-            report(LoadProgress("convert"))
-            convert(target, _counting(report, "convert"))
-        return target
-
-    def _cache_folder(self, name: str, source: Path) -> Path:
-        """A folder that changes with the source's place, size and time, so that nothing stale is served."""
-        facts = source.stat()
-        stamp = hashlib.sha256(f"{source}|{facts.st_size}|{facts.st_mtime_ns}".encode()).hexdigest()[:12]
-        folder = self._settings.cache_dir / "models" / f"{name}-{stamp}"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    def _tokenizer_folder(self, source: Path) -> Path:
-        """`source` itself, or a cached folder with the fast tokenizer made from its `tokenizer.model`."""
-        if (source / "tokenizer.json").is_file():
-            return source
-        from transformers import AutoTokenizer
-
-        folder = self._cache_folder(source.name.lower(), source)
-        if not (folder / "tokenizer.json").is_file():
-            AutoTokenizer.from_pretrained(str(source)).save_pretrained(folder)
-        return folder
-
-    # From files to an engine.
-
-    def _start(self, name: str, entry: Entry, files: Files, tokenizer: Tokenizer) -> Engine:
-        context_tokens = min(self._settings.context_tokens, self._model_context(files))
-        reproducible = self._settings.reproducible
-        if runs_in_transformers(entry, self._settings.device):
-            if name.endswith(ANALYSIS):
-                raise Unsupported("a second graph", entry.name)
-            from llama_demo.engines.transformers import TransformersEngine
-
-            return TransformersEngine(
-                files.weights,
-                name=entry.name,
-                eos_ids=tokenizer.eos_ids,
-                context_tokens=context_tokens,
-                cache_bytes=self.plan(name).cache_bytes,
-                device=self._settings.device if self._on_gpu(entry) else "cpu",
-                dtype=self._settings.dtype,
-                reproducible=reproducible,
-            )
-        if util.find_spec("openvino_genai") is None:
+    def _start(self, entry: Entry, plan: Plan, files: Files, tokenizer: Tokenizer, *, analyses: bool) -> Engine:
+        settings = self._settings
+        facts: dict[str, Any] = {
+            "name": entry.name,
+            "context_tokens": min(settings.context_tokens, self._model_context(files)),
+            "reproducible": settings.reproducible,
+        }
+        if plan.way == "openvino" and util.find_spec("openvino_genai") is None:
             raise MissingPackage("openvino-genai", _REQUIREMENTS)
-        if name.endswith(ANALYSIS):
+        if analyses:
             from llama_demo.engines.openvino_analysis import OpenVINOAnalysis
 
-            return OpenVINOAnalysis(
-                files.weights, name=entry.name, context_tokens=context_tokens, reproducible=reproducible
-            )
-        from llama_demo.engines.openvino import OpenVINOEngine
+            return OpenVINOAnalysis(files.weights, **facts)
+        facts |= {"eos_ids": tokenizer.eos_ids, "cache_bytes": plan.cache_bytes}
+        if plan.way == "openvino":
+            from llama_demo.engines.openvino import OpenVINOEngine
 
-        return OpenVINOEngine(
-            files.weights,
-            name=entry.name,
-            eos_ids=tokenizer.eos_ids,
-            context_tokens=context_tokens,
-            cache_bytes=self.plan(name).cache_bytes,
-            reproducible=reproducible,
-        )
+            return OpenVINOEngine(files.weights, **facts)
+        from llama_demo.engines.transformers import TransformersEngine
+
+        layers = {share.device.replace(CPU, "cpu"): share.layers for share in plan.shares}
+        return TransformersEngine(files.weights, **facts, layers=layers, dtype=self._dtype(plan, files))
+
+    def _dtype(self, plan: Plan, files: Files) -> str:
+        """The settings' own; for `auto` the checkpoint's, but what the plan for a GPU says where that is less."""
+        dtype = self._settings.dtype
+        if dtype != "auto" or plan.device == CPU:
+            return "auto" if dtype.endswith("-bit") and plan.device == CPU else dtype
+        stored = read_config(files.weights)
+        is_wide = (stored.get("dtype") or stored.get("torch_dtype") or "float32") == "float32"
+        return {"16-bit": "bfloat16" if is_wide else "auto"}.get(plan.precision, plan.precision)
 
     def _model_context(self, files: Files) -> int:
         if files.weights.is_dir():
             return int(read_config(files.weights).get("max_position_embeddings") or self._settings.context_tokens)
         return gguf.read_header(files.weights).context_length
-
-
-def _counting(report: Report, step: LoadStep) -> Callable[[int, int], None]:
-    """Tells `report` of bytes done and in all."""
-    return lambda done, total: report(LoadProgress(step, done, total))
 
 
 def _timed(report: Report) -> Report:

@@ -1,69 +1,102 @@
-"""What a model needs, in bytes, from its shape alone: pure arithmetic, before anything is downloaded."""
+"""What a model needs, in bytes, from its shape alone and in each form it can take: pure arithmetic, before anything is
+downloaded. Where there is room for it is `placement_plan`'s business.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
-from llama_demo.errors import DoesNotFit
+Way = Literal["batching", "split", "openvino"]
+"""transformers with continuous batching on one device; the layers shared out over several GPUs, one reply at a time;
+OpenVINO on the CPU."""
 
 HEAD_ROOM_BYTES = 350_000_000
 """What an engine's process takes beside weights and cache: its libraries, the compiled graph, the work buffers."""
+GPU_HEAD_ROOM_BYTES = 1_200_000_000
+"""What CUDA's own context, its libraries' work space and a step's activations take on each GPU."""
+
+PAGE_TOKENS = 32
+"""Continuous batching hands out its cache in pages of so many tokens: half of one is what a request wastes."""
+
+FAST_CACHE_BYTES = 1.25
+"""A number of the fast profile's KV cache on the CPU: one byte, and its share of scales and zero points, rounded up."""
 
 BYTES_EACH: Mapping[str, float] = {"f32": 4, "f16": 2, "q8_0": 34 / 32, "q4_0": 18 / 32}
-"""A number of a matrix in each type; the quantised ones share a scale among 32."""
-
-MINIMUM_CONTEXTS = 2
-"""A cache that cannot hold so many full conversations side by side is not worth starting."""
+"""A number of a matrix in each type of a file; the quantised ones share a scale among 32."""
+GPU_BYTES: Mapping[str, float] = {"32-bit": 4.0, "16-bit": 2.0, "8-bit": 1.0, "4-bit": 0.5 + 4 / 64}
+"""A number of a layer's matrices; in 4 bits, 64 share a float32 scale. The embedding and the head stay in 16 bits."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """What the arithmetic needs of a model."""
+class Model:
+    """What the arithmetic needs of a model. `embedding_parameters` counts the embedding and the head together, which no
+    quantisation touches on a GPU; `stored_bytes` is what the weights take where they are used as they are stored."""
 
-    weight_bytes: int
+    parameters: int
+    embedding_parameters: int
     layers: int
     kv_heads: int
     head_size: int
+    stored_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
-    """Where a model goes and what it takes there."""
+class Form:
+    """A model in one type, for one kind of device. The embedding comes before the first layer and the head after the
+    last, each of `end_bytes`; `cache_bytes` are a token's keys and values in one layer."""
 
-    device: str
-    weight_bytes: int
-    cache_bytes: int
-    head_room_bytes: int = HEAD_ROOM_BYTES
+    way: Way
+    precision: str
+    on_gpu: bool
+    layers: int
+    layer_bytes: float
+    end_bytes: float
+    cache_bytes: float
 
     @property
-    def bytes(self) -> int:
-        return self.weight_bytes + self.cache_bytes + self.head_room_bytes
+    def weight_bytes(self) -> int:
+        return int(self.layers * self.layer_bytes + 2 * self.end_bytes)
+
+    @property
+    def head_room_bytes(self) -> int:
+        return GPU_HEAD_ROOM_BYTES if self.on_gpu else HEAD_ROOM_BYTES
+
+    def context_bytes(self, context_tokens: int) -> int:
+        """The whole cache of one full conversation."""
+        return int(self.layers * self.cache_bytes * context_tokens)
+
+    @property
+    def spare_bytes(self) -> int:
+        """The page of its cache that continuous batching keeps free."""
+        return self.context_bytes(PAGE_TOKENS) if self.way == "batching" else 0
 
 
-def kv_bytes_per_token(shape: Shape, bytes_each: float) -> float:
+def kv_bytes_per_token(model: Model, bytes_each: float) -> float:
     """2 x layers x KV heads x head size x bytes: a key and a value for every layer and KV head."""
-    return 2 * shape.layers * shape.kv_heads * shape.head_size * bytes_each
+    return 2 * model.layers * model.kv_heads * model.head_size * bytes_each
 
 
-def place(
-    name: str,
-    shape: Shape,
-    *,
-    device: str,
-    budget_bytes: int,
-    context_tokens: int,
-    contexts: int,
-    bytes_each: float,
-    head_room_bytes: int = HEAD_ROOM_BYTES,
-) -> Placement:
-    """Room for `contexts` full conversations where the budget has it, for fewer where it has not.
+def gpu_form(model: Model, precision: str) -> Form:
+    """For transformers on GPUs, in one of `GPU_BYTES`."""
+    wide = 4.0 if precision == "32-bit" else 2.0
+    return _form(model, ("batching", precision, True), (GPU_BYTES[precision], wide, wide))
 
-    Raises `DoesNotFit` where not even `MINIMUM_CONTEXTS` fit.
-    """
-    one = int(kv_bytes_per_token(shape, bytes_each) * context_tokens)
-    least = Placement(device, shape.weight_bytes, MINIMUM_CONTEXTS * one, head_room_bytes)
-    if least.bytes > budget_bytes:
-        raise DoesNotFit(name, device, least.bytes, budget_bytes)
-    room = budget_bytes - shape.weight_bytes - head_room_bytes
-    return Placement(device, shape.weight_bytes, min(contexts * one, room), head_room_bytes)
+
+def cpu_form(model: Model, way: Way, precision: str, cache_bytes_each: float) -> Form:
+    """For the CPU: as the weights are stored, or else in one of `BYTES_EACH`."""
+    each = model.stored_bytes / model.parameters if model.stored_bytes else BYTES_EACH[precision]
+    return _form(model, (way, precision, False), (each, each, cache_bytes_each))
+
+
+def _form(model: Model, kind: tuple[Way, str, bool], bytes_each: tuple[float, float, float]) -> Form:
+    """`bytes_each` number of a layer's matrices, of the embedding and the head, and of the cache."""
+    inner, ends, cache = bytes_each
+    return Form(
+        *kind,
+        layers=model.layers,
+        layer_bytes=(model.parameters - model.embedding_parameters) / model.layers * inner,
+        end_bytes=model.embedding_parameters * ends / 2,
+        cache_bytes=kv_bytes_per_token(model, cache) / model.layers,
+    )

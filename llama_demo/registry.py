@@ -118,14 +118,14 @@ class Registry(Generic[R]):
         *,
         budgets: Mapping[str, int],
         plan: Callable[[str], Plan],
-        load: Callable[[str, Callable[[LoadProgress], None]], R],
+        load: Callable[[str, Plan, Callable[[LoadProgress], None]], R],
         idle_seconds: float | None,
         wait_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`budgets` are bytes a device. `plan` and `load` are called without the lock, `load` on a thread of its own;
-        its `report` raises `Closing` once the registry closes. What nobody has leased for `idle_seconds` is unloaded
-        (None: never); a request waits at most `wait_seconds` for memory that others hold."""
+        """`budgets` are bytes a device. `plan` and `load` are called without the lock, `load` on a thread of its own
+        with the plan that was chosen; its `report` raises `Closing` once the registry closes. What nobody has leased
+        for `idle_seconds` is unloaded (None: never); a request waits at most `wait_seconds` for memory of others."""
         self._plan, self._load, self._clock = plan, load, clock
         self._idle_seconds, self._wait_seconds = idle_seconds, wait_seconds
         self._ledger: Ledger[R] = Ledger(budgets)
@@ -269,7 +269,7 @@ class Registry(Generic[R]):
         outcome = self._attempt(model)
         if isinstance(outcome, MemoryError):
             with self._changing() as (ledger, _):
-                idle = ledger.close_idle(model.plan.device)
+                idle = ledger.close_idle(model.plan)
             for other in idle:
                 self._run_close(other)
             outcome = self._attempt(model)
@@ -293,7 +293,7 @@ class Registry(Generic[R]):
         if self._closed:
             return Closing()
         try:
-            return self._load(model.name, partial(self._report, model))
+            return self._load(model.name, model.plan, partial(self._report, model))
         except _Unwanted as error:
             return error
         except BaseException as error:  # noqa: BLE001 whatever it is, those who wait must hear of it

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import util
 from pathlib import Path
 
+from llama_demo import placement_plan
 from llama_demo.budgets import Allowance
 from llama_demo.catalog import Catalog, read_catalog
 from llama_demo.classify.adapter import is_adapter, merged
 from llama_demo.classify.service import Classification
-from llama_demo.devices import CPU, read_cpu, read_gpus
-from llama_demo.errors import InvalidSetting, LlamaDemoError
+from llama_demo.devices import CPU, Device, read_cpu, read_gpus
+from llama_demo.errors import InvalidSetting, LlamaDemoError, MissingPackage
 from llama_demo.generation import Generation
 from llama_demo.leasing import Leasing
 from llama_demo.limits import Admission, Limits
 from llama_demo.listing import DeviceMemory, Listing, ModelSummary
-from llama_demo.loading import ANALYSIS, LoadedModel, Loader, analysis_name
+from llama_demo.loading import ANALYSIS, LoadedModel, Loader
 from llama_demo.management import Management
 from llama_demo.messages import Messages, messages
 from llama_demo.observe import LOG, one_line
@@ -45,9 +48,9 @@ class Runtime:
         )
         self.limits = Limits(settings.message_characters, settings.max_new_tokens, settings.context_tokens)
         self.budget_bytes = int(settings.memory_gb * 1e9) or int(read_cpu().free_bytes * MEMORY_SHARE)
-        gpus = self._gpu_budgets(settings)
-        self._budgets = {CPU: self.budget_bytes, **gpus}
-        self._loader = Loader(settings, self._everything, self.budget_bytes, sum(gpus.values()))
+        self._budgets = {CPU: self.budget_bytes, **_gpu_budgets(settings)}
+        quantizes = util.find_spec("bitsandbytes") is not None
+        self._loader = Loader(settings, self._everything, self._budgets, quantizes=quantizes)
         if not settings.model:
             self.default_model = self._loader.default()
         self.catalog = self._everything.for_visitors(self.default_model)
@@ -66,12 +69,12 @@ class Runtime:
             self.limits,
             self._admission,
             log_prompts=settings.log_prompts,
-            scores_with=self._reads_with,
+            scores_with=self.reads_with,
         )
         self.classification = Classification(
             Leasing(self.registry, self._admission),
             self.limits,
-            reads_with=self._reads_with,
+            reads_with=self.reads_with,
             checkpoint=self._loader.checkpoint,
             entry_of=self.catalog.find,
             folder=settings.cache_dir / "classifiers",
@@ -119,19 +122,9 @@ class Runtime:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _reads_with(self, name: str) -> str:
+    def reads_with(self, name: str) -> str:
         """The name under which a model's scores and features are leased. Raises `UnknownModel`."""
-        return analysis_name(self.catalog.find(name), self.settings.device)
-
-    @staticmethod
-    def _gpu_budgets(settings: Settings) -> dict[str, int]:
-        """What models may take of the chosen GPU. Raises `InvalidSetting` where that is not there."""
-        if settings.device == "cpu":
-            return {}
-        gpus = {gpu.name: int(gpu.free_bytes * GPU_SHARE) for gpu in read_gpus()}
-        if settings.device not in gpus:
-            raise InvalidSetting("--device", settings.device, f"one of {', '.join(('cpu', *gpus))} on this machine")
-        return {settings.device: gpus[settings.device]}
+        return self._loader.reads_with(self.catalog.find(name).name)
 
     def _offer(self, name: str) -> None:
         """Lets visitors choose `name`, too. Raises `UnknownModel`, `DoesNotFit`."""
@@ -142,11 +135,11 @@ class Runtime:
 
     def _plan(self, name: str) -> Plan:
         self.catalog.find(name.removesuffix(ANALYSIS))
-        placement = self._loader.plan(name)
-        return Plan(placement.device, placement.bytes)
+        first, *others = (_counted(placement) for placement in self._loader.plans(name))
+        return replace(first, others=tuple(others))
 
-    def _load(self, name: str, report: Callable[[LoadProgress], None]) -> LoadedModel:
-        return self._loader.load(name, report)
+    def _load(self, name: str, plan: Plan, report: Callable[[LoadProgress], None]) -> LoadedModel:
+        return self._loader.load(name, report, plan.device)
 
 
 def _allowance(settings: Settings) -> Allowance | None:
@@ -169,3 +162,32 @@ def _model(settings: Settings) -> str:
         return settings.model
     LOG.info("adapter=%s merging into its base, once", one_line(settings.model))
     return str(merged(folder, settings.cache_dir))
+
+
+def _gpu_budgets(settings: Settings) -> dict[str, int]:
+    """What models may take of the GPUs that they may use. Raises `InvalidSetting` where the one that was named is not
+    there, or none is and 8 or 4 bits are asked for, and `MissingPackage` where those need one."""
+    gpus = {gpu.name: int(gpu.free_bytes * GPU_SHARE) for gpu in _gpus()} if settings.device != "cpu" else {}
+    if settings.device.startswith("cuda"):
+        if settings.device not in gpus:
+            there = ", ".join(("auto", "cpu", *gpus))
+            raise InvalidSetting("--device", settings.device, f"one of {there} on this machine")
+        gpus = {settings.device: gpus[settings.device]}
+    if settings.dtype.endswith("-bit"):
+        if not gpus:
+            expected = "auto, float16, bfloat16 or float32 where no GPU is used"
+            raise InvalidSetting("--dtype", settings.dtype, expected)
+        if util.find_spec("bitsandbytes") is None:
+            raise MissingPackage("bitsandbytes", "pip install bitsandbytes")
+    return gpus
+
+
+def _gpus() -> tuple[Device, ...]:
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the driver's order: torch, once loaded, follows it
+    return read_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def _counted(placement: placement_plan.Plan) -> Plan:
+    """The same for the registry's books."""
+    parts = tuple((share.device, share.bytes) for share in placement.shares)
+    return Plan(placement.device, placement.bytes, parts)

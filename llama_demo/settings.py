@@ -38,7 +38,7 @@ class Settings:
     trusted_proxies: str = ""
     model: str = ""
     catalog: str = ""
-    device: str = "cpu"
+    device: str = "auto"
     dtype: str = "auto"
     reproducible: bool = False
     log_prompts: bool = False
@@ -136,15 +136,15 @@ _DETAILS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "model": ("a model's name, a folder or a .gguf file", "the model to start with; the embedded one if empty", str),
     "catalog": ("a .toml or .json file", "your own models, and which of all models visitors may choose", str),
     "device": (
-        "cpu, or cuda:0 and so on",
-        "where models in Hugging Face or Meta's format run; GGUF files run on the CPU",
-        _among("cpu", *(f"cuda:{number}" for number in range(16))),
+        "auto, cpu, or cuda:0 and so on",
+        "where models in Hugging Face or Meta's format run; auto is the best that fits: one GPU, several, the CPU",
+        _among("auto", "cpu", *(f"cuda:{number}" for number in range(16))),
     ),
     "dtype": (
-        "auto, float16, bfloat16 or float32",
-        "the type of such models' weights; auto is the checkpoint's own, bfloat16 has float32's range and fewer digits"
-        " than float16",
-        _among("auto", "float16", "bfloat16", "float32"),
+        "auto, float16, bfloat16, float32, 8-bit or 4-bit",
+        "the type of such models' weights; auto is the checkpoint's own, or the widest that fits a GPU; bfloat16 has"
+        " float32's range and fewer digits than float16; 8-bit and 4-bit are for GPUs",
+        _among("auto", "float16", "bfloat16", "float32", "8-bit", "4-bit"),
     ),
     "reproducible": (
         "on or off",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -255,8 +255,8 @@ class LoadProgress:
 
 @dataclass(frozen=True, slots=True)
 class ResidentStatus:
-    """What the registry knows of one name: `bytes` is what it is counted for, `leases` how many use it now. What is
-    `pinned` stays in memory when nobody uses it."""
+    """What the registry knows of one name: `bytes` is what it is counted for, `shares` the same by device, `leases` how
+    many use it now. What is `pinned` stays in memory when nobody uses it."""
 
     state: ModelState
     device: str = ""
@@ -265,6 +265,7 @@ class ResidentStatus:
     progress: LoadProgress | None = None
     error: BaseException | None = None
     pinned: bool = False
+    shares: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ class World:
         self.load: Callable[[], LoadedModel] = lambda: loaded(engine, folder)
         self.admission = Admission(concurrent, queue, **admission)
         self.registry: Registry[LoadedModel] = Registry(
-            budgets={"CPU": 10}, plan=_plan, load=lambda name, report: self.load(), idle_seconds=None, wait_seconds=5
+            budgets={"CPU": 10}, plan=_plan, load=lambda *_: self.load(), idle_seconds=None, wait_seconds=5
         )
         limits = Limits(message_characters=2_000, max_new_tokens=100, context_tokens=engine.context_tokens)
         self.generation = Generation(self.registry, limits, self.admission)

@@ -32,7 +32,7 @@ def test_a_container_without_a_limit_is_as_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("says", "found"),
     [
-        ("81559, 80000\n24564, 100", [("cuda:0", 81559, 80000), ("cuda:1", 24564, 100)]),
+        ("GPU-a1, 81559, 80000\nGPU-b2, 24564, 100", [("cuda:0", 81559, 80000), ("cuda:1", 24564, 100)]),
         ("", []),
         ("No devices were found", []),
     ],
@@ -51,3 +51,26 @@ def test_gpus_are_those_that_the_driver_lists(
 def test_without_a_driver_there_are_no_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert read_gpus() == ()
+
+
+@pytest.mark.parametrize(
+    ("visible", "found"),
+    [
+        ("1,0", [200, 100]),
+        ("GPU-b", [200]),
+        ("2", [300]),
+        ("0,7,1", [100]),
+        ("", []),
+        ("-1", []),
+    ],
+)
+def test_hidden_gpus_are_not_counted_and_the_others_keep_torchs_order(
+    visible: str, found: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'GPU-a1, 900, 100\nGPU-b2, 900, 200\nGPU-c3, 900, 300'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    gpus = read_gpus(visible)
+    assert [gpu.free_bytes // 2**20 for gpu in gpus] == found
+    assert [gpu.name for gpu in gpus] == [f"cuda:{number}" for number in range(len(found))]

@@ -6,40 +6,37 @@ import pytest
 
 from llama_demo.devices import CPU
 from llama_demo.fitting import Help, Needs, gpu_for, helps, least
-from llama_demo.placement import BYTES_EACH, Shape
+from llama_demo.placement import BYTES_EACH, FAST_CACHE_BYTES, Model, cpu_form
 
 GB = 10**9
 PARAMETERS = 6_738_415_616
-
-
-def shape(kind: str) -> Shape:
-    return Shape(int(PARAMETERS * BYTES_EACH[kind]), layers=32, kv_heads=32, head_size=128)
+LLAMA_7B = Model(PARAMETERS, 2 * 32000 * 4096, layers=32, kv_heads=32, head_size=128)
 
 
 def needs_of(kind: str, has_gb: float, context_tokens: int = 4096) -> tuple[Needs, dict[str, Help]]:
-    needs = least(shape(kind), CPU, int(has_gb * GB), context_tokens, bytes_each=1.25, on_gpu=False)
-    found = helps(needs, shape(kind), PARAMETERS, smallest=kind == "q4_0", bytes_each=1.25)
-    return needs, {each.kind: each for each in found}
+    form = cpu_form(LLAMA_7B, "openvino", kind, FAST_CACHE_BYTES)
+    needs = least(form, CPU, int(has_gb * GB), context_tokens)
+    return needs, {each.kind: each for each in helps(needs, form, LLAMA_7B)}
 
 
-def test_the_least_is_the_weights_two_conversations_and_the_head_room() -> None:
+def test_the_least_is_the_weights_one_conversation_and_the_head_room() -> None:
     needs, _ = needs_of("q4_0", 4)
     one_token = 2 * 32 * 32 * 128 * 1.25
-    assert needs.cache_bytes == 2 * 4096 * one_token
+    assert needs.cache_bytes == 4096 * one_token
     assert needs.bytes == needs.weight_bytes + needs.cache_bytes + needs.head_room_bytes
 
 
 def test_four_bits_help_where_they_fit() -> None:
-    assert "quantize" not in needs_of("f16", 6)[1]
+    assert "quantize" not in needs_of("f16", 5)[1]
     help_ = needs_of("f16", 8)[1]["quantize"]
     assert PARAMETERS * BYTES_EACH["q4_0"] < help_.bytes <= 8 * GB
     assert "quantize" not in needs_of("q4_0", 6)[1]
 
 
 def test_a_shorter_context_helps_where_the_weights_leave_room_for_one_and_it_then_fits() -> None:
-    tokens = needs_of("q4_0", 6)[1]["context"].tokens
+    tokens = needs_of("q4_0", 5)[1]["context"].tokens
     assert tokens < 4096
-    assert needs_of("q4_0", 6, tokens)[0].bytes <= 6 * GB < needs_of("q4_0", 6, tokens + 128)[0].bytes
+    assert needs_of("q4_0", 5, tokens)[0].bytes <= 5 * GB < needs_of("q4_0", 5, tokens + 128)[0].bytes
     assert "context" not in needs_of("q4_0", 4.2)[1]
 
 

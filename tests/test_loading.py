@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from llama_demo import loading
+from llama_demo import loading, model_cache
 from llama_demo.catalog import EMBEDDED, read_catalog
 from llama_demo.checkpoints import gguf
+from llama_demo.devices import CPU
 from llama_demo.errors import BadCheckpoint, CacheNotWritable, DoesNotFit, NoModel, UnknownModel
 from llama_demo.loading import LoadedModel, Loader
 from llama_demo.placement import HEAD_ROOM_BYTES
@@ -29,7 +30,7 @@ BUDGET_BYTES = 4_000_000_000
 def loader(cache: Path, model: str = "", **options: Any) -> tuple[Loader, str]:
     settings = Settings(cache_dir=cache, model=model, context_tokens=256, **options)
     catalog, name = read_catalog(model)
-    return Loader(settings, catalog, BUDGET_BYTES), name
+    return Loader(settings, catalog, {CPU: BUDGET_BYTES}), name
 
 
 @contextmanager
@@ -114,10 +115,12 @@ def test_a_checkpoint_is_converted_to_four_bits_where_eight_do_not_fit(
     meta_model.write(tmp_path / "meta", Shape(dim=512, layers=4), tiny_sentencepiece_folder / "tokenizer.model")
     made, name = loader(tmp_path, str(tmp_path / "meta"))
     eight = made.plan(name)
-    budget = HEAD_ROOM_BYTES + eight.weight_bytes + eight.cache_bytes // 4 - 10
-    small = Loader(Settings(cache_dir=tmp_path, context_tokens=256), read_catalog(str(tmp_path / "meta"))[0], budget)
+    budget = HEAD_ROOM_BYTES + eight.weight_bytes + eight.cache_bytes // 8 - 10
+    small = Loader(
+        Settings(cache_dir=tmp_path, context_tokens=256), read_catalog(str(tmp_path / "meta"))[0], {CPU: budget}
+    )
     assert small.plan(name).weight_bytes == pytest.approx(eight.weight_bytes * 18 / 34, rel=0.001)
-    smaller = Loader(Settings(cache_dir=tmp_path), read_catalog(str(tmp_path / "meta"))[0], HEAD_ROOM_BYTES)
+    smaller = Loader(Settings(cache_dir=tmp_path), read_catalog(str(tmp_path / "meta"))[0], {CPU: HEAD_ROOM_BYTES})
     with pytest.raises(DoesNotFit) as caught:
         smaller.plan(name)
     assert caught.value.needed_bytes > small.plan(name).weight_bytes
@@ -127,7 +130,7 @@ def on_gpu(cache: Path, model: str, gpu_bytes: int, **options: Any) -> tuple[Loa
     """A loader on a machine that has, so it says, one GPU."""
     settings = Settings(cache_dir=cache, device="cuda:0", **options)
     catalog, name = read_catalog(model)
-    return Loader(settings, catalog, BUDGET_BYTES, gpu_bytes), name
+    return Loader(settings, catalog, {CPU: BUDGET_BYTES, "cuda:0": gpu_bytes}), name
 
 
 def test_a_gpu_is_planned_for_with_its_own_numbers(tmp_path: Path) -> None:
@@ -154,7 +157,7 @@ def test_an_original_checkpoint_goes_to_the_gpu_in_the_type_asked_for(
     class OnCPU(transformers.TransformersEngine):
         def __init__(self, folder: Path, **options: Any) -> None:
             told.append(options)
-            super().__init__(folder, **{**options, "device": "cpu"})
+            super().__init__(folder, **{**options, "layers": {"cpu": 2}})
 
     monkeypatch.setattr(transformers, "TransformersEngine", OnCPU)
     meta_model.write(tmp_path / "meta", Shape(), tiny_sentencepiece_folder / "tokenizer.model")
@@ -166,7 +169,7 @@ def test_an_original_checkpoint_goes_to_the_gpu_in_the_type_asked_for(
             assert model.engine.abilities.score
         finally:
             model.close()
-    assert [(options["device"], options["dtype"]) for options in told] == [("cuda:0", "bfloat16")] * 2
+    assert [(options["layers"], options["dtype"]) for options in told] == [({"cuda:0": 2}, "bfloat16")] * 2
     assert not list((tmp_path / "cache").rglob("*.gguf"))
 
 
@@ -199,7 +202,7 @@ def test_a_folder_that_is_no_llama_is_refused(tmp_path: Path, config: str) -> No
 def test_where_neither_the_package_nor_the_hub_is_there_it_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "find_packaged", lambda package: None)
+    monkeypatch.setattr(model_cache, "find_packaged", lambda package: None)
     made, name = loader(tmp_path)
     with pytest.raises(NoModel) as caught:
         made.load(name, lambda progress: None)
@@ -221,7 +224,7 @@ def test_the_plan_says_what_a_model_takes_before_it_is_loaded(tmp_path: Path) ->
     assert exact.plan(name).cache_bytes == pytest.approx(fast.plan(name).cache_bytes * 3.2, rel=0.01)
     with pytest.raises(UnknownModel):
         fast.plan("llama-9")
-    small = Loader(Settings(cache_dir=tmp_path), read_catalog("")[0], 100_000_000)
+    small = Loader(Settings(cache_dir=tmp_path), read_catalog("")[0], {CPU: 100_000_000})
     with pytest.raises(DoesNotFit):
         small.plan(name)
 
@@ -229,15 +232,16 @@ def test_the_plan_says_what_a_model_takes_before_it_is_loaded(tmp_path: Path) ->
 FROM_HUB = """
 import json, sys
 from pathlib import Path
-from llama_demo import loading
+from llama_demo import loading, model_cache
 from llama_demo.catalog import EMBEDDED, read_catalog
 from llama_demo.settings import Settings
 from llama_demo.values import Sampling
 
 if __name__ == "__main__":
-    loading.find_packaged = lambda package: None
+    model_cache.find_packaged = lambda package: None
     steps = []
-    loader = loading.Loader(Settings(cache_dir=Path(sys.argv[1]), context_tokens=256), read_catalog("")[0], 4 * 10**9)
+    settings = Settings(cache_dir=Path(sys.argv[1]), context_tokens=256)
+    loader = loading.Loader(settings, read_catalog("")[0], {"CPU": 4 * 10**9})
     model = loader.load(EMBEDDED.name, lambda progress: steps.append((progress.step, progress.total_bytes)))
     tokens = list(model.engine.generate(model.tokenizer.encode("The"), Sampling(max_new_tokens=4, temperature=0.0)))
     model.close()

@@ -10,7 +10,8 @@ import pytest
 
 from llama_demo.checkpoints import gguf
 from llama_demo.errors import UnknownModel
-from llama_demo.loading import LoadedModel, Loader, Report
+from llama_demo.loading import LoadedModel, Loader
+from llama_demo.model_cache import Report
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
 from llama_demo.values import ModelState
@@ -25,10 +26,10 @@ class Gate:
         self.reached, self.opened = threading.Event(), threading.Event()
         load = Loader.load
 
-        def held(loader: Loader, name: str, report: Report) -> LoadedModel:
+        def held(loader: Loader, name: str, report: Report, device: str) -> LoadedModel:
             self.reached.set()
             assert self.opened.wait(PATIENCE_SECONDS)
-            return load(loader, name, report)
+            return load(loader, name, report, device)
 
         monkeypatch.setattr(Loader, "load", held)
 

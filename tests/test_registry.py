@@ -66,7 +66,7 @@ class Machine:
             raise UnknownModel(name, "a")
         return self.plans[name]
 
-    def load(self, name: str, report: Callable[[LoadProgress], None]) -> Pretend:
+    def load(self, name: str, plan: Plan, report: Callable[[LoadProgress], None]) -> Pretend:
         self.loads.append(name)
         self.reports[name] = report
         self.enter(f"load {name}")
@@ -428,7 +428,7 @@ def test_a_failed_load_keeps_nothing_of_what_was_half_loaded(machine: Machine) -
         def __del__(self) -> None:
             gone.set()
 
-    def load(name: str, report: Callable[[LoadProgress], None]) -> Pretend:
+    def load(name: str, plan: Plan, report: Callable[[LoadProgress], None]) -> Pretend:
         weights = Weights()
         raise OSError(f"{name} is broken", id(weights))
 
@@ -574,9 +574,9 @@ def test_unloading_what_is_loading_ends_the_load_at_its_next_report_where_nobody
 def test_who_asks_while_an_unwanted_load_ends_is_served_all_the_same(
     machine: Machine, registry: Registry[Pretend], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(name: str, report: Callable[[LoadProgress], None]) -> Pretend:
+    def load(name: str, plan: Plan, report: Callable[[LoadProgress], None]) -> Pretend:
         try:
-            return Machine.load(machine, name, report)
+            return Machine.load(machine, name, plan, report)
         except Exception:
             machine.enter("end a")
             raise
@@ -702,7 +702,7 @@ def test_a_load_that_does_not_report_is_closed_when_it_ends_after_the_registry(m
     release, begun = threading.Event(), threading.Event()
     late = Pretend("a", machine)
 
-    def load(name: str, report: Callable[[LoadProgress], None]) -> Pretend:
+    def load(name: str, plan: Plan, report: Callable[[LoadProgress], None]) -> Pretend:
         begun.set()
         release.wait()
         return late

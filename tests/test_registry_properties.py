@@ -88,7 +88,7 @@ class World:
         self.unwanted: set[str] = set()
         self.residents: list[Pretend] = []
 
-    def load(self, name: str, report: Callable[[LoadProgress], None]) -> Pretend:
+    def load(self, name: str, plan: Plan, report: Callable[[LoadProgress], None]) -> Pretend:
         plan = PLANS[name]
         with self.changed:
             self.judge(name not in self.loading, f"two loads of {name} at once")

@@ -8,6 +8,7 @@ import pytest
 from llama_demo.catalog import EMBEDDED
 from llama_demo.checkpoints import gguf
 from llama_demo.errors import BadCheckpoint, InvalidSetting, LoadFailed, UnknownModel
+from llama_demo.loading import Loader
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
 from llama_demo.values import ModelState
@@ -68,7 +69,7 @@ def test_a_gpu_that_is_not_there_is_said_at_the_start(tmp_path: Path, monkeypatc
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InvalidSetting) as caught:
         Runtime(Settings(cache_dir=tmp_path, device="cuda:0"))
-    assert caught.value.expected == "one of cpu on this machine"
+    assert caught.value.expected == "one of auto, cpu on this machine"
 
 
 def test_visitors_get_only_what_the_owner_allows_while_the_owner_sees_everything(runtime: Runtime) -> None:
@@ -78,3 +79,71 @@ def test_visitors_get_only_what_the_owner_allows_while_the_owner_sees_everything
     for name in ("llama-2-7b", "llama-2-7b/analysis"):
         with pytest.raises(UnknownModel):
             runtime.registry.request(name)
+
+
+class Pretend:
+    """What a load gives on a machine that is not there."""
+
+    healthy = True
+
+    def close(self) -> None:
+        """Nothing was taken."""
+
+
+@pytest.fixture
+def eight_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
+    """A machine that says it has eight GPUs of 80 GB, and loads nothing."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\nfor gpu in 0 1 2 3 4 5 6 7; do echo GPU-$gpu, 81920, 81559; done\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(Loader, "load", lambda *_: Pretend())
+    names = [f"small-{number}" for number in range(40)]
+    shape = "parameters = 6_738_415_616\nlayers = 32\nkv_heads = 32\nhead_size = 128\n"
+    entries = [
+        f'[[model]]\nname = "{name}"\nrepo = "a/{name}"\nformat = "hf"\ngood_for = "x"\n{shape}' for name in names
+    ]
+    catalog = tmp_path / "models.toml"
+    catalog.write_text(f"visitors = {[*names, 'llama-2-70b-chat-hf']}\n" + "".join(entries))
+    with Runtime(Settings(cache_dir=tmp_path / "cache", memory_gb=4.0, catalog=str(catalog))) as made:
+        yield made
+
+
+def test_many_small_models_fill_one_gpu_after_the_other_and_the_most_recently_used_stay(eight_gpus: Runtime) -> None:
+    registry = eight_gpus.registry
+    for number in range(40):
+        with registry.lease(f"small-{number}"):
+            pass
+    used = [memory.used_bytes for memory in eight_gpus.memory() if memory.device != "CPU"]
+    one = eight_gpus.registry.status("small-39").bytes
+    assert [round(each / one) for each in used] == [2] * 8
+    there = [number for number in range(40) if registry.status(f"small-{number}").state is ModelState.READY]
+    assert there == list(range(24, 40))
+    with registry.lease("small-24"), registry.lease("small-0"):
+        assert registry.status("small-24").state is ModelState.READY
+        assert registry.status("small-25").state is ModelState.ABSENT
+
+
+def test_a_model_over_two_gpus_is_counted_on_both_and_makes_room_on_both(eight_gpus: Runtime) -> None:
+    registry = eight_gpus.registry
+    for number in range(16):
+        with registry.lease(f"small-{number}"):
+            pass
+    with registry.lease("llama-2-70b-chat-hf"):
+        status = registry.status("llama-2-70b-chat-hf")
+        assert status.device == "cuda:0, cuda:1"
+        assert registry.used_bytes("cuda:0") + registry.used_bytes("cuda:1") == status.bytes > 138e9
+        for number in range(4):
+            assert registry.status(f"small-{number}").state is ModelState.ABSENT
+        assert registry.status("small-4").state is ModelState.READY
+
+
+@pytest.mark.parametrize("dtype", ["8-bit", "4-bit"])
+def test_eight_and_four_bits_without_a_gpu_are_refused_at_the_start(
+    dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InvalidSetting) as caught:
+        Runtime(Settings(cache_dir=tmp_path, dtype=dtype))
+    assert caught.value.name == "--dtype"

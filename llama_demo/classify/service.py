@@ -48,7 +48,8 @@ from llama_demo.errors import (
 )
 from llama_demo.leasing import Done, Leasing, Stopper
 from llama_demo.limits import Limits
-from llama_demo.loading import LoadedModel, Report
+from llama_demo.loading import LoadedModel
+from llama_demo.model_cache import Report
 from llama_demo.tokenizer import Tokenizer
 from llama_demo.values import LoadProgress, Waiting
 

@@ -26,8 +26,8 @@ from llama_demo.classify.head import SUFFIX, Head
 from llama_demo.classify.results import Exported, Pushed, Working
 from llama_demo.errors import TargetExists
 from llama_demo.leasing import UPDATE_SECONDS, Stopper
-from llama_demo.loading import Report
 from llama_demo.messages import Messages
+from llama_demo.model_cache import Report
 from llama_demo.push_errors import LicenceNotConfirmed
 
 ARCHIVE = ".zip"

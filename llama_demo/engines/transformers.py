@@ -1,4 +1,5 @@
-"""The engine for everything that OpenVINO does not take: transformers, with continuous batching, on one device.
+"""The engine for everything that OpenVINO does not take: transformers, with continuous batching on one device, or one
+request after the other where the layers lie on several.
 
 One set of weights generates, scores and embeds. It knows checkpoints in Hugging Face format (and GGUF files, which
 transformers reads exactly), and nothing of text or people.
@@ -10,7 +11,7 @@ import contextlib
 import gc
 import math
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,8 @@ from numpy.typing import NDArray
 from llama_demo.engines import Abilities, transformers_scoring
 from llama_demo.engines.ids import check_endings, check_text
 from llama_demo.engines.stream import TokenStream
-from llama_demo.engines.transformers_batch import PAGE_TOKENS, Batch, Request
+from llama_demo.engines.transformers_batch import Batch, Request
+from llama_demo.engines.transformers_split import OneByOne, device_map
 from llama_demo.errors import (
     BadCheckpoint,
     Closing,
@@ -33,17 +35,21 @@ from llama_demo.errors import (
     PromptTooLong,
     Unsupported,
 )
+from llama_demo.placement import PAGE_TOKENS
 from llama_demo.values import Sampling, Scores
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+QUANTIZED = ("8-bit", "4-bit")
 DEFAULT_CONTEXTS = 4
 """Full conversations that the cache holds where its size is not given."""
 
 
 class TransformersEngine:
-    """A causal language model in `folder` (Hugging Face format, or a GGUF file) on one `device`.
+    """A causal language model in `folder` (Hugging Face format, or a GGUF file).
 
-    `dtype` "auto" is the checkpoint's own, but bfloat16 instead of float16 on a CPU, which is slow at the latter.
+    `layers` says how many of its layers lie on which device, as torch names them, in their order; without it, all are
+    on the CPU. `dtype` "auto" is the checkpoint's own, but bfloat16 instead of float16 on a CPU, which is slow at the
+    latter; "8-bit" and "4-bit" are bitsandbytes' LLM.int8 and NF4.
     `reproducible` computes in float32 whatever `dtype` says: rounding then differs by some 1e-6 with the company in a
     batch, and a seeded text among others is all but always the one it is alone. `cache_bytes` bounds the KV cache.
 
@@ -62,7 +68,7 @@ class TransformersEngine:
         name: str,
         eos_ids: Collection[int],
         context_tokens: int,
-        device: str = "cpu",
+        layers: Mapping[str, int] | None = None,
         dtype: str = "auto",
         cache_bytes: int | None = None,
         reproducible: bool = False,
@@ -74,25 +80,35 @@ class TransformersEngine:
         self._close_lock = threading.Lock()
         self._analysis = threading.Lock()
         with _out_of_memory():
-            self._model = _load(folder, device, "float32" if reproducible else dtype)
+            self._model = _load(folder, layers or {"cpu": 0}, "float32" if reproducible else dtype)
             if not _writes(self._model):
                 self.abilities = Abilities(generate=False, score=False, embed=True)
             self._vocabulary = int(self._model.config.vocab_size)
             self._hidden_size = int(self._model.config.hidden_size)
-            self._batch = Batch(self._model, self._pages(cache_bytes, device))
+            pages = self._pages(cache_bytes, layers)
+            self._batch: Batch | OneByOne
+            if layers is not None and len(layers) > 1:
+                self._batch = OneByOne(self._model, pages * self._page_bytes)
+            else:
+                self._batch = Batch(self._model, pages)
         self.resident_bytes = _bytes(self._model) + self._batch.cache_bytes
 
-    def _pages(self, cache_bytes: int | None, device: str) -> int:
-        config = self._model.config
-        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        token_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * head * self._model.dtype.itemsize
-        least = math.ceil(self.context_tokens / PAGE_TOKENS) + 1
+    def _pages(self, cache_bytes: int | None, layers: Mapping[str, int] | None) -> int:
+        least = math.ceil(self.context_tokens / PAGE_TOKENS) + (0 if layers and len(layers) > 1 else 1)
         if cache_bytes is None:
             return DEFAULT_CONTEXTS * least
-        pages = cache_bytes // (token_bytes * PAGE_TOKENS)
+        pages = cache_bytes // self._page_bytes
         if pages < least:
-            raise DoesNotFit(self.name, device, least * token_bytes * PAGE_TOKENS, cache_bytes)
-        return int(pages)
+            devices = ", ".join(layers or ("cpu",))
+            raise DoesNotFit(self.name, devices, least * self._page_bytes, cache_bytes)
+        return pages
+
+    @property
+    def _page_bytes(self) -> int:
+        config = self._model.config
+        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        each = 2 * config.num_hidden_layers * config.num_key_value_heads * head * self._model.dtype.itemsize
+        return int(each * PAGE_TOKENS)
 
     @property
     def healthy(self) -> bool:
@@ -151,7 +167,7 @@ class TransformersEngine:
             if not self.healthy:
                 raise self._gone()
             try:
-                stack.enter_context(self._batch.manager.pause())
+                stack.enter_context(self._batch.pause())
             except RuntimeError:
                 raise self._gone() from None
             yield self._model
@@ -160,23 +176,31 @@ class TransformersEngine:
         return Closing() if self._closing else EngineCrashed(self.name)
 
 
-def _load(folder: Path, device: str, dtype: str) -> Any:
+def _load(folder: Path, layers: Mapping[str, int], dtype: str) -> Any:
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # how far a load is, is the registry's to tell
-    if dtype != "auto" and dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}, but it must be auto or one of {', '.join(DTYPES)}")
+    if dtype not in (*DTYPES, *QUANTIZED, "auto"):
+        raise ValueError(f"dtype is {dtype!r}, but it must be auto or one of {', '.join((*DTYPES, *QUANTIZED))}")
+    device = next(iter(layers))
     source, gguf_file = (folder.parent, folder.name) if folder.is_file() else (folder, None)
     try:
+        options: dict[str, Any] = {"gguf_file": gguf_file, "local_files_only": True}
+        if len(layers) > 1:
+            tied = AutoConfig.from_pretrained(str(source), **options).tie_word_embeddings
+            options["device_map"] = device_map(layers, tied=tied)
+        elif device != "cpu" or dtype in QUANTIZED:
+            options["device_map"] = {"": device}
+        if dtype in QUANTIZED:
+            options["quantization_config"] = _quantization(dtype)
         model, info = AutoModelForCausalLM.from_pretrained(
             str(source),
-            gguf_file=gguf_file,
-            dtype=DTYPES.get(dtype, "auto"),
+            dtype=_computed_in(dtype),
             attn_implementation="sdpa",
-            local_files_only=True,
             output_loading_info=True,
+            **options,
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise BadCheckpoint(str(folder), str(error).splitlines()[0] if str(error) else repr(error)) from error
@@ -188,7 +212,22 @@ def _load(folder: Path, device: str, dtype: str) -> Any:
         raise BadCheckpoint(str(folder), f"it lacks {', '.join(sorted(missing)[:3])}")
     if dtype == "auto" and device == "cpu" and model.dtype == torch.float16:
         model = model.to(torch.bfloat16)
-    return model.to(device).eval()
+    return model.eval()
+
+
+def _quantization(dtype: str) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if dtype == "8-bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=_computed_in(dtype))
+
+
+def _computed_in(dtype: str) -> torch.dtype | str:
+    """LLM.int8 multiplies in float16; NF4 in bfloat16 where the GPU has it."""
+    if dtype == "4-bit" and (not torch.cuda.is_available() or torch.cuda.is_bf16_supported()):
+        return torch.bfloat16
+    return torch.float16 if dtype in QUANTIZED else DTYPES.get(dtype, "auto")
 
 
 def _writes(model: Any) -> bool:

@@ -12,6 +12,7 @@ import math
 import threading
 import weakref
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -29,10 +30,9 @@ from transformers.generation.continuous_batching.scheduler import SCHEDULER_MAPP
 from llama_demo.engines.stream import TokenStream
 from llama_demo.engines.transformers_sampler import Sampler, choose
 from llama_demo.errors import Closing, EngineCrashed
+from llama_demo.placement import PAGE_TOKENS
 from llama_demo.values import Sampling, Token
 
-PAGE_TOKENS = 32
-"""The cache is handed out in pages of so many tokens: half of one is what a request wastes on average."""
 STEP_TOKENS = 512
 """A longer prompt is read over several steps, so that replies in progress are not held up by it."""
 STEP_REQUESTS = 128
@@ -196,6 +196,11 @@ class Batch:
         if not self.accepts:
             # The thread ended beside us, maybe after it had failed those in its queue for the last time.
             request.fail(RuntimeError("the engine's thread has ended"), self._router.closing)
+
+    def pause(self) -> AbstractContextManager[None]:
+        """Entered between two steps. Raises `RuntimeError` where the thread has ended."""
+        pause: AbstractContextManager[None] = self.manager.pause()
+        return pause
 
     def close(self) -> None:
         """Ends what is in flight with `Closing`, and returns when the thread has ended and the model is let go."""

@@ -57,7 +57,7 @@ class World:
         self.registry: Registry[LoadedModel] = Registry(
             budgets={"CPU": 10},
             plan=lambda _: Plan("CPU", 1),
-            load=lambda _, __: self.loaded,
+            load=lambda *_: self.loaded,
             idle_seconds=None,
             wait_seconds=5,
         )

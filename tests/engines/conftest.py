@@ -40,15 +40,22 @@ Folders = Callable[[str], Path]
 Make = Callable[[Folders], Engines]
 
 
-def _transformers(folder: Path, prompt: tuple[int, ...], tolerance: float, tokens: int) -> Engines:
+def _transformers(
+    folder: Path, prompt: tuple[int, ...], tolerance: float, tokens: int, layers: dict[str, int] | None = None
+) -> Engines:
     engine = TransformersEngine(
-        folder, name=folder.name, eos_ids=(), context_tokens=tiny.CONTEXT_TOKENS, reproducible=True
+        folder, name=folder.name, eos_ids=(), context_tokens=tiny.CONTEXT_TOKENS, reproducible=True, layers=layers
     )
     return Engines(engine, engine, lambda: load_folder(folder), prompt, True, tolerance, tokens)
 
 
 def make_tiny(folders: Folders) -> Engines:
     return _transformers(folders("tiny_folder"), TINY_PROMPT, 1e-4, 24)
+
+
+def make_tiny_split(folders: Folders) -> Engines:
+    """Its last layer and its head are kept on the disk, as a device of their own: accelerate fetches them each time."""
+    return _transformers(folders("tiny_folder"), TINY_PROMPT, 1e-4, 24, {"cpu": 2, "disk": 1})
 
 
 def make_embedded(folders: Folders) -> Engines:
@@ -79,6 +86,7 @@ def make_tiny_openvino(folders: Folders) -> Engines:
 MAKES: dict[str, Make] = {
     "openvino, tiny": make_tiny_openvino,
     "transformers, tiny": make_tiny,
+    "transformers, split": make_tiny_split,
     "transformers, embedded": make_embedded,
 }
 

@@ -1,0 +1,160 @@
+"""An entry's files on this machine: fetched, and converted once into the cache, for the way in which they are to run.
+
+It starts no engine, and knows nothing of memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama_demo import hub
+from llama_demo.catalog import Entry
+from llama_demo.checkpoints import gguf
+from llama_demo.checkpoints.gguf_write import Quantization
+from llama_demo.checkpoints.whole import remove_abandoned
+from llama_demo.entry_files import find_packaged, wanted_files
+from llama_demo.entry_plans import CONVERTED_TO
+from llama_demo.errors import BadCheckpoint, HubUnavailable, NoModel
+from llama_demo.placement_plan import Plan
+from llama_demo.values import LoadProgress, LoadStep
+
+Report = Callable[[LoadProgress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where an entry's weights and tokenizer lie on this machine's disk."""
+
+    weights: Path
+    tokenizer: Path
+
+
+class ModelCache:
+    """`folder` is where converted models are kept; what a killed process left half written in it goes at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        remove_abandoned(folder)
+        for converted in folder.glob("*/"):
+            remove_abandoned(converted)
+
+    def files(self, entry: Entry, plan: Plan, report: Report) -> Files:
+        """Fetched, and converted for `plan` where that is not done yet. Blocks.
+
+        Raises `NoModel`, `HubUnavailable`, `DiskFull`, `BadCheckpoint`, and `OSError` where it cannot be written.
+        """
+        if entry.format == "hf" and entry.path is not None:
+            return Files(entry.path, self._tokenizer_folder(entry.path))
+        source = entry.path or find_packaged(entry.package) or self._downloaded(entry, report)
+        if entry.format == "meta":
+            return self._from_meta(entry, source, plan, report)
+        if source.is_file():
+            return self._from_gguf(entry, source, report)
+        if plan.way != "openvino":
+            return Files(source, self._tokenizer_folder(source))
+        to = _type_of(plan)
+        return Files(
+            self._converted(
+                self._cache_folder(entry.name, source),
+                to,
+                report,
+                lambda target, tell: gguf.write_gguf(source, target, to=to, report=tell),
+            ),
+            self._tokenizer_folder(source),
+        )
+
+    def _from_gguf(self, entry: Entry, source: Path, report: Report) -> Files:
+        header = gguf.read_header(source)
+        folder = self._cache_folder(entry.name, source)
+        if not (folder / "tokenizer.json").is_file():
+            gguf.write_tokenizer(source, folder)
+        if not gguf.needs_requantizing(header):
+            return Files(source, folder)
+        weights = self._converted(
+            folder, "q8_0", report, lambda target, tell: gguf.requantize(source, target, report=tell)
+        )
+        return Files(weights, folder)
+
+    def _from_meta(self, entry: Entry, source: Path, plan: Plan, report: Report) -> Files:
+        from llama_demo.checkpoints.convert import convert
+
+        folder = self._cache_folder(entry.name, source / "params.json")
+        if plan.way != "openvino":
+            if not (folder / "hf").is_dir():
+                report(LoadProgress("convert"))
+                convert(source, folder / "hf", to="hf", report=_counting(report, "convert"))
+            return Files(folder / "hf", folder / "hf")
+        to = _type_of(plan)
+
+        def write(target: Path, tell: Callable[[int, int], None]) -> None:
+            target.unlink(missing_ok=True)
+            convert(source, target, to="gguf", quantization=to, report=tell)
+
+        weights = self._converted(folder, to, report, write)
+        if not (folder / "tokenizer.json").is_file():
+            gguf.write_tokenizer(weights, folder)
+        return Files(weights, folder)
+
+    def _downloaded(self, entry: Entry, report: Report) -> Path:
+        """The snapshot's folder, or the GGUF file in it."""
+        report(LoadProgress("download"))
+        try:
+            source = hub.download(
+                entry.repo,
+                wanted_files(entry),
+                _counting(report, "download"),
+                revision=entry.revision,
+            )
+        except HubUnavailable:
+            if not entry.package:
+                raise
+            raise NoModel(entry.title, entry.package.replace("_", "-"), entry.repo) from None
+        return source / entry.file if entry.file else source
+
+    def _converted(
+        self,
+        folder: Path,
+        to: Quantization,
+        report: Report,
+        convert: Callable[[Path, Callable[[int, int], None]], None],
+    ) -> Path:
+        """The file of type `to` in `folder`, made by `convert` where it is not there or damaged."""
+        target = folder / f"model-{to}.gguf"
+        try:
+            gguf.read_header(target)
+        except BadCheckpoint:
+            report(LoadProgress("convert"))
+            convert(target, _counting(report, "convert"))
+        return target
+
+    def _cache_folder(self, name: str, source: Path) -> Path:
+        """A folder that changes with the source's place, size and time, so that nothing stale is served."""
+        facts = source.stat()
+        stamp = hashlib.sha256(f"{source}|{facts.st_size}|{facts.st_mtime_ns}".encode()).hexdigest()[:12]
+        folder = self._folder / f"{name}-{stamp}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _tokenizer_folder(self, source: Path) -> Path:
+        """`source` itself, or a cached folder with the fast tokenizer made from its `tokenizer.model`."""
+        if (source / "tokenizer.json").is_file():
+            return source
+        from transformers import AutoTokenizer
+
+        folder = self._cache_folder(source.name.lower(), source)
+        if not (folder / "tokenizer.json").is_file():
+            AutoTokenizer.from_pretrained(str(source)).save_pretrained(folder)
+        return folder
+
+
+def _type_of(plan: Plan) -> Quantization:
+    """What a checkpoint is converted to: the most exact type, where the plan was made for a file as it is."""
+    return next((kind for kind in CONVERTED_TO if kind == plan.precision), CONVERTED_TO[0])
+
+
+def _counting(report: Report, step: LoadStep) -> Callable[[int, int], None]:
+    """Tells `report` of bytes done and in all."""
+    return lambda done, total: report(LoadProgress(step, done, total))

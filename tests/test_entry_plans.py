@@ -1,0 +1,98 @@
+"""What the catalog's models would do on pretend machines, from a laptop to eight GPUs of 80 GB."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama_demo.catalog import Entry, read_catalog
+from llama_demo.devices import CPU
+from llama_demo.entry_plans import Planner
+from llama_demo.errors import DoesNotFit
+from llama_demo.placement import GPU_BYTES
+from llama_demo.settings import Settings
+
+GB = 10**9
+
+
+def planner(cpu_gb: float, *gpus_gb: float, quantizes: bool = True, **options: Any) -> Planner:
+    gpus = {f"cuda:{number}": int(size * GB) for number, size in enumerate(gpus_gb)}
+    return Planner(Settings(**options), {**gpus, CPU: int(cpu_gb * GB)}, quantizes=quantizes)
+
+
+def entry(name: str) -> Entry:
+    return read_catalog("")[0].find(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "machine", "way", "precision", "device"),
+    [
+        ("llama-2-7b-chat-hf", (6.4,), "openvino", "q4_0", CPU),  # a laptop
+        ("llama-2-7b-chat", (12.8,), "openvino", "q8_0", CPU),  # a free Space
+        ("llama-2-7b-chat-gguf", (32, 80), "openvino", "q4_0", CPU),
+        ("llama-2-7b-chat-hf", (32, 24), "batching", "16-bit", "cuda:0"),
+        ("llama-2-13b-chat-hf", (32, 24), "batching", "8-bit", "cuda:0"),
+        ("llama-2-13b-chat", (32, 13), "batching", "4-bit", "cuda:0"),
+        ("llama-2-13b-chat-hf", (32, 24, 24), "split", "16-bit", "cuda:0, cuda:1"),
+        ("llama-2-7b-chat-hf", (32, 4), "openvino", "q8_0", CPU),
+        ("llama-2-70b-chat-hf", (256, *[80] * 8), "split", "16-bit", "cuda:0, cuda:1"),
+        ("tinyllama-1.1b-chat", (256, *[80] * 8), "batching", "16-bit", "cuda:0"),
+    ],
+)
+def test_each_machine_runs_each_model_in_its_best_way(
+    name: str, machine: tuple[float, ...], way: str, precision: str, device: str
+) -> None:
+    best = planner(*machine).best(entry(name))
+    assert (best.way, best.precision, best.device) == (way, precision, device)
+
+
+def test_a_named_gpu_is_the_only_place_while_auto_falls_back_to_the_cpu() -> None:
+    model = entry("llama-2-13b-hf")
+    assert planner(64, 8, device="auto").best(model).device == CPU
+    with pytest.raises(DoesNotFit) as caught:
+        planner(64, 8, device="cuda:0").best(model)
+    assert caught.value.device == "cuda:0"
+
+
+def test_without_bitsandbytes_nothing_is_planned_in_eight_or_four_bits() -> None:
+    model = entry("llama-2-13b-hf")
+    assert {way.precision for way in planner(64, 24).ways(model)} == {"8-bit", "4-bit", "q8_0", "q4_0"}
+    assert {way.precision for way in planner(64, 24, quantizes=False).ways(model)} == {"q8_0", "q4_0"}
+
+
+@pytest.mark.parametrize(
+    ("options", "precision"),
+    [
+        ({"dtype": "float32"}, "32-bit"),
+        ({"dtype": "bfloat16"}, "16-bit"),
+        ({"dtype": "8-bit"}, "8-bit"),
+        ({"dtype": "4-bit"}, "4-bit"),
+        ({"dtype": "4-bit", "reproducible": True}, "32-bit"),
+    ],
+)
+def test_the_type_that_is_asked_for_is_the_only_one(options: dict[str, Any], precision: str) -> None:
+    best = planner(64, 80, **options).best(entry("llama-2-7b-hf"))
+    assert best.precision == precision
+    layers = (6_738_415_616 - 262_144_000) * GPU_BYTES[precision]
+    assert best.weight_bytes == pytest.approx(layers + 262_144_000 * (4 if precision == "32-bit" else 2), rel=1e-6)
+
+
+def test_a_small_model_may_go_to_any_gpu_that_holds_as_much_of_it() -> None:
+    ways = planner(64, *[80] * 8).as_good(entry("tinyllama-1.1b-chat"))
+    assert [way.device for way in ways] == [f"cuda:{number}" for number in range(8)]
+    assert {way.visitors for way in ways} == {8}
+    uneven = planner(64, 3.6, 24, 24).as_good(entry("tinyllama-1.1b-chat"))
+    assert [way.device for way in uneven] == ["cuda:1", "cuda:2"]
+
+
+def test_a_folder_is_planned_for_the_cpu_in_the_type_it_is_computed_in(tiny_folder: Path) -> None:
+    catalog, name = read_catalog(str(tiny_folder))
+    stored = planner(4).best(catalog.find(name))
+    half = planner(4, dtype="bfloat16").best(catalog.find(name))
+    assert (stored.way, stored.precision, half.precision) == ("batching", "32-bit", "16-bit")
+    assert stored.weight_bytes == pytest.approx(2 * half.weight_bytes, abs=2)
+    assert stored.cache_bytes == 2 * half.cache_bytes
+    weights = (tiny_folder / "model.safetensors").stat().st_size
+    assert stored.weight_bytes == pytest.approx(weights, rel=0.01)
