@@ -1,5 +1,6 @@
-"""In which forms an entry can run on this machine, and where: the settings and the devices' budgets, put to the
-arithmetic of `placement_plan`. Nothing is downloaded for it.
+"""How an entry can run on this machine, best way first, before anything is downloaded.
+
+It puts the settings and the devices' budgets to the arithmetic of `placement_plan`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An entry's files on this machine: fetched, and converted once into the cache, for the way in which they are to run.
+"""An entry's files on this machine: fetched, and converted once into the cache.
 
 It starts no engine, and knows nothing of memory.
 """

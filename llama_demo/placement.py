@@ -1,5 +1,6 @@
-"""What a model needs, in bytes, from its shape alone and in each form it can take: pure arithmetic, before anything is
-downloaded. Where there is room for it is `placement_plan`'s business.
+"""What a model needs, in bytes, in each form it can take: arithmetic on its shape, before anything is downloaded.
+
+Where there is room for it is `placement_plan`'s business.
 """
 
 from __future__ import annotations
