@@ -21,7 +21,10 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
         quieten_gradio()
         from llama_demo import ui
         from llama_demo.api import routes
+        from llama_demo.api.gate import gates
+        from llama_demo.api.owner import owner_routes
 
+        os.environ["FORWARDED_ALLOW_IPS"] = settings.trusted_proxies
         page = ui.build(runtime)
         try:
             page.launch(
@@ -31,7 +34,10 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
                 ssr_mode=False,
                 prevent_thread_lock=True,
                 quiet=True,
-                app_kwargs={"routes": routes(runtime)},
+                app_kwargs={
+                    "routes": [*routes(runtime), *owner_routes(runtime)],
+                    "middleware": gates(runtime),
+                },
                 **ui.launch_options(runtime),
             )
             LOG.info("listening on %s port %d", settings.host, settings.port)

@@ -2,7 +2,11 @@
 
 InvalidInput
 ├── OwnerOnly                something that only the owner may do
-└── WrongPassword
+├── WrongPassword
+├── ForeignHost              a private server under a name that is not this machine's
+├── CrossSite                another site's page asks through a visitor's browser
+├── BodyTooLarge             more bytes than any request needs
+└── BodyTooSlow              bytes that come too slowly
 Unavailable
 ├── TooManyAttempts          at the owner's password
 ├── TooManyRequests          or tokens, of one visitor: HTTP 429
@@ -23,6 +27,26 @@ class OwnerOnly(InvalidInput):
 
 @dataclass(eq=False)
 class WrongPassword(InvalidInput):
+    pass
+
+
+@dataclass(eq=False)
+class ForeignHost(InvalidInput):
+    host: str
+
+
+@dataclass(eq=False)
+class CrossSite(InvalidInput):
+    pass
+
+
+@dataclass(eq=False)
+class BodyTooLarge(InvalidInput):
+    limit_bytes: int
+
+
+@dataclass(eq=False)
+class BodyTooSlow(InvalidInput):
     pass
 
 

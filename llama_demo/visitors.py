@@ -101,14 +101,16 @@ class Visitors:
         """Who sent `request`. Somebody who signed in has a `username` there, as Gradio sets it."""
         if request is None:
             return Visitor("", Role.OWNER) if self._everybody_owns else NOBODY
-        cookies = dict(request.cookies)
-        cookie = cookies.get(VISITOR_COOKIE)
-        known = isinstance(cookie, str) and _COOKIE.fullmatch(cookie) is not None
-        host = address_of(request)
+        cookies, host = dict(request.cookies), address_of(request)
         address = visitor_key("address", host)
-        key = visitor_key("cookie", str(cookie)) if known else address
+        key = visitor_key("cookie", cookies[VISITOR_COOKIE]) if self.knows(request) else address
         role = self._role(cookies, getattr(request, "username", None))
         return Visitor(key, role, "" if host in _OWN_ADDRESSES else address)
+
+    def knows(self, request: Asked) -> bool:
+        """Whether `request` has a visitor's cookie such as the server makes."""
+        cookie = dict(request.cookies).get(VISITOR_COOKIE)
+        return isinstance(cookie, str) and _COOKIE.fullmatch(cookie) is not None
 
     def new_cookie(self) -> str:
         """A value of `VISITOR_COOKIE` for a browser that has none."""

@@ -99,7 +99,6 @@ class ScriptedRuntime:
         self.limits = Limits(100_000, 2048, 4096)
         self.generation = ScriptedGeneration(script, pause_seconds)
         self.state = ModelState.READY
-        self.visitors = Visitors(public=self.settings.public, password="")
         self.management = SimpleNamespace(load=self._load, unload=self._load, pin=self._load)
 
     def _load(self, name: str, *, pinned: bool = False) -> None:

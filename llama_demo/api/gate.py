@@ -1,0 +1,186 @@
+"""What every request passes before anything reads it: whose page it comes from, how much it sends and how fast.
+
+It tells browsers apart with a cookie, and gives every answer an id that the log has too. It knows no route.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import secrets
+import socket
+import time
+from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import urlsplit
+
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from llama_demo.api.cookies import cookie
+from llama_demo.errors import LlamaDemoError
+from llama_demo.observe import LOG, one_line
+from llama_demo.visitor_errors import BodyTooLarge, BodyTooSlow, CrossSite, ForeignHost
+from llama_demo.visitors import VISITOR_COOKIE
+
+if TYPE_CHECKING:
+    from llama_demo.runtime import Runtime
+
+BODY_BYTES = 64_000_000
+PUBLIC_BODY_BYTES = 8_000_000
+"""Any request but an upload: the longest conversation takes a tenth of it."""
+PUBLIC_UPLOAD_BYTES = 21_000_000
+"""A private server takes files of any size."""
+BODY_SECONDS = 30.0
+BODY_BYTES_PER_SECOND = 20_000
+"""A body may take so long, and beyond that must come at least so fast."""
+COOKIE_SECONDS = 365 * 24 * 3600
+UPLOAD_PATH = "/gradio_api/upload"
+_STATUS = {ForeignHost: 403, CrossSite: 403, BodyTooLarge: 413, BodyTooSlow: 408}
+_OWN_NAMES = ("localhost", socket.gethostname().lower())
+
+
+def gates(runtime: Runtime) -> list[Middleware]:
+    """As `FastAPI` takes them."""
+    return [Middleware(Gate, runtime)]
+
+
+class Gate:
+    """ASGI middleware around the page, the Gradio API and every other route."""
+
+    def __init__(self, app: ASGIApp, runtime: Runtime) -> None:
+        self._app = app
+        self._runtime = runtime
+        settings = runtime.settings
+        self._any_name = settings.public or settings.share or bool(settings.trusted_proxies)
+        self._names = {*_OWN_NAMES, settings.host.lower()}
+        self._frames = "https://huggingface.co https://*.hf.space" if settings.space else "'self'"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        passage = _Passage(self, Request(scope), receive, send)
+        try:
+            passage.check()
+            await self._app(scope, passage.receive, passage.send)
+        except _Refused:
+            await passage.refuse()
+
+    def check(self, request: Request) -> None:
+        """Raises `ForeignHost`, `CrossSite`, `BodyTooLarge`."""
+        if not self._any_name and not self._is_own(request.headers.get("host", "")):
+            raise ForeignHost(request.headers.get("host", ""))
+        if _is_cross_site(request):
+            raise CrossSite()
+        length, limit = request.headers.get("content-length", ""), self.body_bytes(request)
+        if limit is not None and length.isdecimal() and (len(length) > 18 or int(length) > limit):
+            raise BodyTooLarge(limit)
+
+    def body_bytes(self, request: Request) -> int | None:
+        """The most that `request` may send; None for no bound."""
+        public = self._runtime.settings.public
+        if request.url.path.startswith(UPLOAD_PATH):
+            return PUBLIC_UPLOAD_BYTES if public else None
+        return PUBLIC_BODY_BYTES if public else BODY_BYTES
+
+    def dress(self, headers: MutableHeaders, request: Request, request_id: str) -> None:
+        """What every answer says besides its own."""
+        headers["x-request-id"] = request_id
+        headers["x-content-type-options"] = "nosniff"
+        headers["referrer-policy"] = "same-origin"
+        headers["content-security-policy"] = f"frame-ancestors {self._frames}"
+        if request.url.path == "/" and not self._runtime.visitors.knows(request):
+            value, settings = self._runtime.visitors.new_cookie(), self._runtime.settings
+            secure = request.url.scheme == "https"
+            made = cookie(VISITOR_COOKIE, value, COOKIE_SECONDS, framed=settings.space, secure=secure)
+            headers.append("set-cookie", made)
+
+    def words(self, error: LlamaDemoError) -> str:
+        return self._runtime.messages().error(error)
+
+    def _is_own(self, host: str) -> bool:
+        """Whether `host` is this machine, and no name that somebody else has pointed at it."""
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").lower()
+            return name in self._names or name.endswith((".localhost", ".local")) or bool(ipaddress.ip_address(name))
+        except ValueError:
+            return False
+
+
+class _Refused(Exception):
+    """Ends whatever reads a body that goes no further."""
+
+
+class _Passage:
+    """One request on its way through."""
+
+    def __init__(self, gate: Gate, request: Request, receive: Receive, send: Send) -> None:
+        self._gate, self._request = gate, request
+        self._receive, self._send = receive, send
+        self._id = secrets.token_hex(6)
+        self._error: LlamaDemoError | None = None
+        self._started = False
+        self._whole = False
+        self._bytes = 0
+        self._began = time.monotonic()
+
+    def check(self) -> None:
+        try:
+            self._gate.check(self._request)
+        except LlamaDemoError as error:
+            self._stop(error)
+
+    async def receive(self) -> Message:
+        """The body's next piece, within its bounds; after the body, whatever comes, whenever it comes."""
+        if self._whole:
+            return await self._receive()
+        allowed = BODY_SECONDS + self._bytes / BODY_BYTES_PER_SECOND
+        try:
+            message = await asyncio.wait_for(self._receive(), self._began + allowed - time.monotonic())
+        except TimeoutError:
+            self._stop(BodyTooSlow())
+        self._bytes += len(message.get("body", b""))
+        self._whole = not message.get("more_body", False)
+        limit = self._gate.body_bytes(self._request)
+        if limit is not None and self._bytes > limit:
+            self._stop(BodyTooLarge(limit))
+        return message
+
+    async def send(self, message: Message) -> None:
+        if self._error is not None and not self._started:
+            raise _Refused
+        if message["type"] == "http.response.start":
+            self._started = True
+            message.setdefault("headers", [])
+            self._gate.dress(MutableHeaders(scope=message), self._request, self._id)
+        await self._send(message)
+
+    async def refuse(self) -> None:
+        """Says why, in the shapes that the page's and the OpenAI API's clients read, and ends the connection."""
+        assert self._error is not None
+        if self._started:
+            return
+        status, words = _STATUS[type(self._error)], self._gate.words(self._error)
+        kind, path = type(self._error).__name__, one_line(self._request.url.path[:200])
+        LOG.info("request=%s refused=%s path=%s", self._id, kind, path)
+        body = {"detail": words, "error": {"message": words, "type": "invalid_request_error", "code": kind}}
+        headers = {"x-request-id": self._id, "connection": "close"}
+        await JSONResponse(body, status, headers)(self._request.scope, self._receive, self._send)
+
+    def _stop(self, error: LlamaDemoError) -> NoReturn:
+        self._error = error
+        raise _Refused
+
+
+def _is_cross_site(request: Request) -> bool:
+    """Whether another site's page asks: a link to the page is welcome, anything else is not."""
+    site = request.headers.get("sec-fetch-site", "")
+    if request.method in ("GET", "HEAD") and request.headers.get("sec-fetch-mode") == "navigate":
+        return False
+    if site:
+        return site not in ("same-origin", "none")
+    origin = request.headers.get("origin")
+    return origin is not None and origin.lower().partition("://")[2] != request.headers.get("host", "").lower()
