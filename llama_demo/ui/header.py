@@ -10,6 +10,7 @@ import gradio as gr
 from llama_demo.messages import DEFAULT_LANGUAGE, Messages, size
 from llama_demo.ui.asked import loading_words
 from llama_demo.ui.display import build_display
+from llama_demo.ui.owner import build_owner, build_rules
 from llama_demo.ui.words import Wording
 from llama_demo.values import ModelState
 
@@ -77,8 +78,10 @@ def build_header(runtime: Runtime, wording: Wording) -> tuple[Any, Any]:
     async def read_status(asked: Any) -> dict[str, Any]:
         return status(runtime, asked)
 
-    async def choose(name: Any) -> None:
-        if isinstance(name, str):
+    async def choose(name: Any, request: gr.Request | None = None) -> None:
+        # On a public page a glance at the list moves no model: the first question does.
+        may_load = not runtime.settings.public or runtime.visitors.of(request).is_owner
+        if isinstance(name, str) and may_load:
             runtime.prepare(name)
 
     with gr.Row(elem_id="header"):
@@ -124,3 +127,5 @@ def build_footer(runtime: Runtime, wording: Wording) -> None:
     with gr.Column(elem_id="about", scale=0):
         wording.make(gr.Markdown, {"value": "page.about"})
         wording.make(gr.Markdown, {"value": kept})
+        build_rules(runtime, wording)
+        build_owner(runtime, wording)

@@ -99,6 +99,8 @@ class ScriptedRuntime:
         self.limits = Limits(100_000, 2048, 4096)
         self.generation = ScriptedGeneration(script, pause_seconds)
         self.state = ModelState.READY
+        self.prepared: list[str] = []
+        self.prepare = self.prepared.append
         self.management = SimpleNamespace(load=self._load, unload=self._load, pin=self._load)
 
     def _load(self, name: str, *, pinned: bool = False) -> None:
