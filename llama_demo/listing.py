@@ -10,16 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from llama_demo import hub
 from llama_demo.catalog import Entry
 from llama_demo.devices import CPU
 from llama_demo.entry_files import find_packaged, wanted_files
+from llama_demo.entry_files import read_shape, runs_in_transformers
 from llama_demo.errors import BadCheckpoint, DoesNotFit, LlamaDemoError
 from llama_demo.fitting import Needs, helps, least
 from llama_demo.loading import ANALYSIS, LoadedModel, Loader
 from llama_demo.placement_plan import Plan
 from llama_demo.registry import Registry
 from llama_demo.settings import Settings
+from llama_demo.sheet import files_of
 from llama_demo.values import LoadProgress, ModelState
 
 Where = Literal["here", "download", "access", "too_large", "broken"]
@@ -166,9 +167,7 @@ class Listing:
 
     def _is_on_disk(self, entry: Entry) -> bool:
         if entry.name not in self._on_disk:
-            path = entry.path or find_packaged(entry.package)
-            path = path or hub.cached(entry.repo, wanted_files(entry), entry.revision)
-            self._on_disk[entry.name] = path is not None
+            self._on_disk[entry.name] = files_of(entry) is not None
         return self._on_disk[entry.name]
 
     def _needs(self, plan: Plan) -> Needs:

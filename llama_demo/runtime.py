@@ -25,6 +25,8 @@ from llama_demo.messages import Messages, messages
 from llama_demo.observe import LOG, one_line
 from llama_demo.registry import Plan, Registry
 from llama_demo.settings import Settings
+from llama_demo.sheet import Sheet, files_of, read_sheet
+from llama_demo.sheet.tokens import Pieces, read_tokenizer, split
 from llama_demo.values import LoadProgress, ModelState
 from llama_demo.visitors import Visitors
 
@@ -98,6 +100,18 @@ class Runtime:
     def models(self, *, everything: bool = False) -> list[ModelSummary]:
         """Every entry that visitors may choose, or `everything` the owner may, with its state."""
         return [self._listing.summary(entry) for entry in (self._everything if everything else self.catalog).entries]
+
+    def sheet(self, name: str, *, everything: bool = False) -> Sheet:
+        """What `name` is, without its weights. Raises `UnknownModel`, `BadCheckpoint`."""
+        return read_sheet((self._everything if everything else self.catalog).find(name))
+
+    def pieces(self, name: str, text: str, *, with_bos: bool, everything: bool = False) -> Pieces | None:
+        """`text` as the tokens of `name`; None where its files are not on this machine.
+
+        Raises `UnknownModel`, `BadCheckpoint`, `InvalidParameter`, `InvalidUnicode`.
+        """
+        files = files_of((self._everything if everything else self.catalog).find(name))
+        return None if files is None else split(read_tokenizer(files), text, with_bos=with_bos)
 
     def memory(self) -> list[DeviceMemory]:
         return self._listing.memory({entry.name: entry.title for entry in self._everything.entries})

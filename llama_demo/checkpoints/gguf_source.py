@@ -70,6 +70,11 @@ def read_gguf(path: Path, tokenizer: Path) -> Checkpoint:
     return Checkpoint(path.parent, tokenizer, config, tensors)
 
 
+def read_values(path: Path) -> Mapping[str, Any]:
+    """The file's configuration in transformers' words. Raises `BadCheckpoint`."""
+    return _values(read_container(path))
+
+
 def _names(layers: int) -> dict[str, str]:
     """GGUF's names to those of transformers, both without `.weight`."""
     parts = ["input_layernorm", "post_attention_layernorm"]

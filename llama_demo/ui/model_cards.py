@@ -60,7 +60,7 @@ def card(model: ModelSummary, words: Messages, *, owner: bool) -> View:
         "progress": progress_share(model.progress) if model.state in LOADING else None,
         "needs": needs_words(model.needs, words, fits=model.fits) if model.needs is not None else "",
         "helps": [help_words(each, words) for each in model.needs.helps] if model.needs is not None else [],
-        "actions": [{"do": do, "label": words(f"models.do_{do}")} for do in (_actions(model) if owner else ())],
+        "actions": [{"do": do, "label": words(f"models.do_{do}")} for do in _actions(model, owner=owner)],
     }
 
 
@@ -92,12 +92,16 @@ def _state(model: ModelSummary, words: Messages) -> str:
     return " · ".join(parts)
 
 
-def _actions(model: ModelSummary) -> list[str]:
+def _actions(model: ModelSummary, *, owner: bool) -> list[str]:
+    """Everybody may look at the sheet; the rest is the owner's."""
+    actions = ["sheet"]
+    if not owner or model.state is ModelState.DRAINING:
+        return actions
     if model.state in LOADING:
-        return ["cancel"]
+        return ["cancel", *actions]
     if model.state is ModelState.READY:
-        return ["unload", "unpin" if model.pinned else "pin"]
-    return ["load"] if model.where in ("here", "download", "access") and model.state is not ModelState.DRAINING else []
+        return ["unload", "unpin" if model.pinned else "pin", *actions]
+    return ["load", *actions] if model.where in ("here", "download", "access") else actions
 
 
 def progress_share(progress: LoadProgress | None) -> float:

@@ -2,7 +2,8 @@
 // to do. The server says everything in words; nothing is decided here.
 let { words } = props.value;
 let timer = 0;
-let drawn = "";
+let sheet = null; // the name of the model whose sheet is open
+let splits = 0;
 
 function asked(data = {}) {
   return { language: window.llamaDemoLanguage, ...data };
@@ -41,19 +42,68 @@ async function act(action, name, data = {}) {
   timer = setTimeout(refresh, 300);
 }
 
+function choose(action, name) {
+  if (action === "sheet") openSheet(name);
+  else act(action, name);
+}
+
+async function openSheet(name, { focus = true } = {}) {
+  sheet = name;
+  const place = part("model-sheet");
+  if (focus) place.replaceChildren(make("p", { className: "subdued" }, words.reading));
+  part("models-scroll").classList.add("with-sheet");
+  try {
+    const view = await server.read_sheet(asked({ name }));
+    if (sheet !== name) return;
+    say("models-error", view.error);
+    if (view.error) return closeSheet();
+    place.replaceChildren(drawSheet(view, words, closeSheet, split));
+    part("models-scroll").scrollTop = 0;
+    if (focus) place.querySelector("h3").focus();
+  } catch {
+    closeSheet();
+    say("models-error", words.away);
+  }
+}
+
+function closeSheet() {
+  const name = sheet;
+  sheet = null;
+  part("model-sheet").replaceChildren();
+  part("models-scroll").classList.remove("with-sheet");
+  const button = element.querySelector(`[data-key="${CSS.escape(name ?? "")}"] [data-do="sheet"]`);
+  button?.focus();
+}
+
+async function split(text, bos, place) {
+  const number = (splits += 1);
+  try {
+    const view = await server.split_text(asked({ name: sheet, text, bos }));
+    if (number !== splits) return;
+    if (view.error) place.replaceChildren(make("p", { className: "error" }, view.error));
+    else place.replaceChildren(...drawPieces(view, words));
+  } catch {
+    say("models-error", words.away);
+  }
+}
+
 function draw(view) {
   if (part("models-error").textContent === words.away) say("models-error", "");
   say("models-intro", words.intro);
-  drawKeyed(part("models-devices"), view.devices, (device) => drawDevice(device, act));
+  drawKeyed(part("models-devices"), view.devices, (device) => drawDevice(device, choose));
   drawKeyed(part("models-groups"), view.groups, (group, old) =>
-    drawGroup(group, old, (card) => drawCard(card, words, act)),
+    drawGroup(group, old, (card) => drawCard(card, words, choose)),
   );
   element.querySelector("#models-scroll").dataset.ready = "yes";
 }
 
 watch("value", () => {
   words = props.value.words;
+  if (sheet) openSheet(sheet, { focus: false });
   refresh();
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && sheet && shown()) closeSheet();
 });
 document.addEventListener("visibilitychange", refresh);
 whenMounted("models-scroll", () => {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +14,39 @@ from llama_demo.messages import DEFAULT_LANGUAGE, Messages
 from llama_demo.observe import LOG
 from llama_demo.ui.asked import View, read_object
 from llama_demo.ui.model_cards import models_view
+from llama_demo.ui.model_sheet import pieces_view, sheet_view
 from llama_demo.ui.words import Wording
 from llama_demo.visitors import Visitor
 
 if TYPE_CHECKING:
     from llama_demo.runtime import Runtime
 
-SCRIPTS = ("page.js", "models_view.js", "models.js")
+SCRIPTS = ("page.js", "models_view.js", "sheet_view.js", "models.js")
+PAGE_WORDS = (
+    "intro",
+    "away",
+    "helps",
+    "reading",
+    "back",
+    "parts",
+    "attention",
+    "cache",
+    "fields",
+    "tokenizer",
+    "playground",
+    "playground_help",
+    "playground_text",
+    "with_bos",
+    "fast",
+    "sentencepiece",
+    "alone",
+    "bytes",
+)
 TEMPLATE = """
 <div id="models-scroll">
   <p id="models-intro" data-word="intro"></p>
   <p id="models-error" role="alert"></p>
+  <div id="model-sheet"></div>
   <div id="models-devices"></div>
   <div id="models-groups"></div>
 </div>
@@ -47,28 +70,67 @@ class ModelsPage:
     def read(self, asked: Any, visitor: Visitor) -> View:
         """The list as `visitor` may see it, in the language in `asked`."""
         runtime = self._runtime
-        words, owner = runtime.messages(_language(asked)), visitor.is_owner
+        words, owner = self._words(asked), visitor.is_owner
         return models_view(runtime.models(everything=owner), runtime.memory(), words, owner=owner)
 
     def act(self, asked: Any, visitor: Visitor) -> View:
         """Does what `asked` says, `{do, name}`, and gives the list afterwards; an error is a sentence in it."""
-        words = self._runtime.messages(_language(asked))
-        error = ""
-        try:
+        with self._worded(asked) as said:
             request = read_object(asked)
-            do, name = request.get("do"), request.get("name")
+            do, name = request.get("do"), _name(request)
             action = self._actions.get(do) if isinstance(do, str) else None
             if action is None:
                 raise InvalidParameter("do", do, f"one of {', '.join(self._actions)}")
-            if not isinstance(name, str):
-                raise InvalidParameter("name", name, "a model's name")
             visitor.check_owner()
             action(name)
+        return {**self.read(asked, visitor), **said}
+
+    def sheet(self, asked: Any, visitor: Visitor) -> View:
+        """The sheet of the model `{name}`; an error is a sentence in it."""
+        view: View = {}
+        with self._worded(asked) as said:
+            name = _name(read_object(asked))
+            sheet = self._runtime.sheet(name, everything=visitor.is_owner)
+            view = sheet_view(sheet, self._title(name), self._words(asked))
+        return {**view, **said}
+
+    def split(self, asked: Any, visitor: Visitor) -> View:
+        """The tokens of `{text}` for the model `{name}`, with its start token where `{bos}`; an error is a sentence."""
+        view: View = {"pieces": [], "count": "", "sentencepiece": None, "quirk": ""}
+        with self._worded(asked) as said:
+            request = read_object(asked)
+            text = request.get("text")
+            if not isinstance(text, str):
+                raise InvalidParameter("text", text, "a text")
+            name, with_bos = _name(request), request.get("bos") is True
+            pieces = self._runtime.pieces(name, text, with_bos=with_bos, everything=visitor.is_owner)
+            if pieces is not None:
+                view = pieces_view(pieces, self._words(asked))
+        return {**view, **said}
+
+    def _words(self, asked: Any) -> Messages:
+        return self._runtime.messages(_language(asked))
+
+    def _title(self, name: str) -> str:
+        return next((model.title for model in self._runtime.models(everything=True) if model.name == name), name)
+
+    @contextmanager
+    def _worded(self, asked: Any) -> Iterator[View]:
+        """What goes wrong in the block is said, in the words of whoever `asked`, and goes no further."""
+        said: View = {"error": ""}
+        try:
+            yield said
         except Exception as failure:
             if not isinstance(failure, LlamaDemoError):
                 LOG.exception("the Models tab could not do it")
-            error = words.error(failure)
-        return {**self.read(asked, visitor), "error": error}
+            said["error"] = self._words(asked).error(failure)
+
+
+def _name(request: Mapping[str, Any]) -> str:
+    name = request.get("name")
+    if not isinstance(name, str):
+        raise InvalidParameter("name", name, "a model's name")
+    return name
 
 
 def _language(asked: Any) -> str:
@@ -87,12 +149,18 @@ def build_models(runtime: Runtime, wording: Wording) -> None:
     def act(asked: Any, request: gr.Request) -> View:
         return tab.act(asked, runtime.visitors.of(request))
 
+    def read_sheet(asked: Any, request: gr.Request) -> View:
+        return tab.sheet(asked, runtime.visitors.of(request))
+
+    def split_text(asked: Any, request: gr.Request) -> View:
+        return tab.split(asked, runtime.visitors.of(request))
+
     wording.make(
         gr.HTML,
         lambda words: {"value": {"words": page_words(words)}},
         html_template=TEMPLATE,
         js_on_load="\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS),
-        server_functions=[read_models, act],
+        server_functions=[read_models, act, read_sheet, split_text],
         apply_default_css=False,
         elem_id="models-state",
     )
@@ -100,4 +168,4 @@ def build_models(runtime: Runtime, wording: Wording) -> None:
 
 def page_words(words: Messages) -> dict[str, str]:
     """What the script says itself."""
-    return {key: words(f"models.page_{key}") for key in ("intro", "away", "helps", "reading")}
+    return {key: words(f"models.page_{key}") for key in PAGE_WORDS}

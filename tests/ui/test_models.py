@@ -34,12 +34,16 @@ def cards(view: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {card["name"]: card for group in view["groups"] for card in group["cards"]}
 
 
+def offered(view: dict[str, Any], name: str) -> list[str]:
+    return [action["do"] for action in cards(view)[name]["actions"]]
+
+
 def test_the_owner_sees_everything_and_a_visitor_what_may_be_chosen_without_buttons(page: ModelsPage) -> None:
     owners, visitors = page.read({}, OWNER), page.read({}, NOBODY)
     assert [group["name"] for group in owners["groups"]] == ["here", "access", "too_large"]
     assert set(cards(visitors)) == {"tiny-llama", "smollm2-135m-instruct"}
-    assert cards(owners)["tiny-llama"]["actions"] == [{"do": "load", "label": "Load"}]
-    assert not any(card["actions"] for card in cards(visitors).values())
+    assert offered(owners, "tiny-llama") == ["load", "sheet"]
+    assert all(offered(visitors, name) == ["sheet"] for name in cards(visitors))
 
 
 def test_what_is_too_large_says_why_and_what_would_help(page: ModelsPage) -> None:
@@ -47,7 +51,7 @@ def test_what_is_too_large_says_why_and_what_would_help(page: ModelsPage) -> Non
     assert card["needs"].startswith("Needs at least ")
     assert "14.0 GB" in card["needs"]
     assert any("GPU" in help_ for help_ in card["helps"])
-    assert not card["actions"]
+    assert [action["do"] for action in card["actions"]] == ["sheet"]
 
 
 def test_loading_pinning_and_unloading_are_seen_at_once_by_everybody(page: ModelsPage, runtime: Runtime) -> None:
@@ -63,7 +67,7 @@ def test_loading_pinning_and_unloading_are_seen_at_once_by_everybody(page: Model
         assert 0 < part["share"] < 1
         assert not part["unload"]
     pinned = page.act({"do": "pin", "name": "tiny-llama"}, OWNER)
-    assert [action["do"] for action in cards(pinned)["tiny-llama"]["actions"]] == ["unload", "unpin"]
+    assert offered(pinned, "tiny-llama") == ["unload", "unpin", "sheet"]
     unloaded = page.act({"do": "unload", "name": "tiny-llama"}, OWNER)
     assert cards(unloaded)["tiny-llama"]["state"] in (ModelState.DRAINING, ModelState.ABSENT)
 
@@ -104,7 +108,49 @@ def test_a_web_page_in_a_configurations_place_says_so_on_its_card(tmp_path: Path
     assert card["where"] == "broken"
     assert card["failed"]
     assert "not readable as a configuration" in card["state_words"]
-    assert card["actions"] == []
+
+
+def test_the_sheet_says_what_the_files_say_and_what_holds_without(page: ModelsPage) -> None:
+    sheet = page.sheet({"name": "tiny-llama"}, NOBODY)
+    assert not sheet["error"]
+    fields = {field["name"]: field for field in sheet["fields"]}
+    assert fields["hidden_size"]["value"] == "128"
+    assert fields["num_key_value_heads"]["is_given"]
+    assert all(field["help"] for field in fields.values())
+    assert sum(part["share"] for part in sheet["parts"]) == pytest.approx(1)
+    assert "4 query heads share 2" in sheet["attention"]["words"]
+
+
+def test_a_visitor_has_no_sheet_of_what_is_not_offered(page: ModelsPage) -> None:
+    assert page.sheet({"name": "llama-2-70b"}, NOBODY)["error"]
+    assert not page.sheet({"name": "llama-2-70b"}, OWNER)["error"]
+
+
+def test_the_playground_shows_pieces_numbers_and_bytes(page: ModelsPage) -> None:
+    view = page.split({"name": "tiny-llama", "text": "The harbour", "bos": True}, NOBODY)
+    assert not view["error"]
+    assert view["pieces"][0]["special"]
+    assert "".join(piece["text"] for piece in view["pieces"]) == "The harbour"
+    assert bytes.fromhex("".join(piece["bytes"] for piece in view["pieces"])) == b"The harbour"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        None,
+        {},
+        {"name": 5},
+        {"name": "tiny-llama", "text": 5},
+        {"name": "tiny-llama", "text": "x" * 2001},
+        {"name": "no such", "text": ""},
+        {"name": "tiny-llama", "text": "\ud800"},
+    ],
+)
+def test_the_playground_answers_bad_requests_with_a_sentence(page: ModelsPage, asked: Any) -> None:
+    view = page.split(asked, NOBODY)
+    assert view["error"]
+    assert view["error"] != WORDS("error.unexpected")
+    assert view["pieces"] == []
 
 
 def test_the_tab_speaks_the_visitors_language(page: ModelsPage) -> None:
