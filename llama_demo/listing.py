@@ -12,8 +12,6 @@ from typing import Literal
 
 from llama_demo.catalog import Entry
 from llama_demo.devices import CPU
-from llama_demo.entry_files import find_packaged, wanted_files
-from llama_demo.entry_files import read_shape, runs_in_transformers
 from llama_demo.errors import BadCheckpoint, DoesNotFit, LlamaDemoError
 from llama_demo.fitting import Needs, helps, least
 from llama_demo.loading import ANALYSIS, LoadedModel, Loader
