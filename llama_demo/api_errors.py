@@ -1,14 +1,14 @@
-"""Why a request to the HTTP API was not taken, as types that carry data.
+"""Why a request to the HTTP API was not taken, or nobody could be let in, as types that carry data.
 
 InvalidInput
 ├── UnknownField             a field that the API does not have
 ├── MissingField
 ├── UnreadableBody           no JSON object
 ├── UnsupportedParameter     a field that the API has and this app, or this engine, cannot honour
-├── BodyTooLarge             HTTP 413
 ├── UnknownPath              HTTP 404
 ├── WrongMethod              HTTP 405
-└── NotAuthorised            HTTP 401
+├── NotAuthorised            HTTP 401
+└── BadCredentialFile        a file of keys or of users, with the line at fault
 """
 
 from __future__ import annotations
@@ -42,11 +42,6 @@ class UnsupportedParameter(InvalidInput):
 
 
 @dataclass(eq=False)
-class BodyTooLarge(InvalidInput):
-    limit_bytes: int
-
-
-@dataclass(eq=False)
 class UnknownPath(InvalidInput):
     path: str
 
@@ -60,3 +55,11 @@ class WrongMethod(InvalidInput):
 @dataclass(eq=False)
 class NotAuthorised(InvalidInput):
     pass
+
+
+@dataclass(eq=False)
+class BadCredentialFile(InvalidInput):
+    """`line` counts from 1; 0 where the file cannot be read at all."""
+
+    path: str
+    line: int

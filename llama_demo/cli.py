@@ -12,6 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_demo import __version__
+from llama_demo.credential_commands import (
+    add_key_arguments,
+    add_password_arguments,
+    run_hash_password,
+    run_new_key,
+)
 from llama_demo.errors import InvalidInput, LlamaDemoError
 from llama_demo.messages import Messages, messages
 from llama_demo.model_files import add_convert_arguments, run_convert, run_download
@@ -64,6 +70,8 @@ def _parser(words: Messages) -> argparse.ArgumentParser:
         ("download", _download),
         ("generate", _generate),
         ("score", _score),
+        ("new-api-key", _new_api_key),
+        ("hash-password", _hash_password),
     ):
         command = commands.add_parser(name, help=words(f"cli.{name}"), description=words(f"cli.{name}"))
         command.set_defaults(run=run)
@@ -75,6 +83,10 @@ def _parser(words: Messages) -> argparse.ArgumentParser:
             add_generate_arguments(command, words)
         elif name == "score":
             add_score_arguments(command, words)
+        elif name == "new-api-key":
+            add_key_arguments(command, words)
+        elif name == "hash-password":
+            add_password_arguments(command, words)
         else:
             add_arguments(command)
         if name == "download":
@@ -167,6 +179,14 @@ def _score(parsed: argparse.Namespace, settings: Settings, words: Messages) -> i
     from llama_demo.text_commands import score
 
     return score(parsed, settings, words)
+
+
+def _new_api_key(parsed: argparse.Namespace, _: Settings, words: Messages) -> int:
+    return run_new_key(parsed, words, _say)
+
+
+def _hash_password(parsed: argparse.Namespace, _: Settings, words: Messages) -> int:
+    return run_hash_password(parsed, words, _say)
 
 
 def _say(text: str) -> None:

@@ -13,6 +13,7 @@ from llama_demo.budgets import Allowance
 from llama_demo.catalog import Catalog, read_catalog
 from llama_demo.classify.adapter import is_adapter, merged
 from llama_demo.classify.service import Classification
+from llama_demo.credentials import ApiKeys, Users
 from llama_demo.devices import CPU, Device, read_cpu, read_gpus
 from llama_demo.errors import InvalidSetting, LlamaDemoError, MissingPackage
 from llama_demo.generation import Generation
@@ -44,6 +45,8 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.visitors = Visitors(public=settings.public, password=settings.owner_password)
+        self.api_keys = ApiKeys(Path(settings.api_keys)) if settings.api_keys else None
+        self.users = Users(Path(settings.auth_file)) if settings.auth_file else None
         self.catalog: Catalog
         self._everything, self.default_model = read_catalog(
             _model(settings), Path(settings.catalog) if settings.catalog else None

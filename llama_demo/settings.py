@@ -36,6 +36,8 @@ class Settings:
     share: bool = False
     public: bool = False
     trusted_proxies: str = ""
+    api_keys: str = ""
+    auth_file: str = ""
     model: str = ""
     catalog: str = ""
     device: str = "auto"
@@ -132,6 +134,13 @@ _DETAILS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
         "addresses or networks, with commas between them",
         "proxies in front of this server, which are believed when they say whom they pass on",
         _networks,
+    ),
+    "api_keys": ("a file", "the API keys that /v1 asks for, as new-api-key writes them", str),
+    "auth_file": (
+        "a file",
+        "the names and passwords that the page, the Gradio API and MCP ask for, and /v1 too where it has no keys; as"
+        " hash-password writes them",
+        str,
     ),
     "model": ("a model's name, a folder or a .gguf file", "the model to start with; the embedded one if empty", str),
     "catalog": ("a .toml or .json file", "your own models, and which of all models visitors may choose", str),

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "llama_demo"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("serve", "doctor", "bench", "model_files", "text_commands"),
+    ("serve", "doctor", "bench", "model_files", "text_commands", "credential_commands"),
     ("bench_client", "progress_line", "text_arguments"),
     ("ui", "api"),
     ("runtime",),
@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("catalog_file",),
     ("table_output",),
     ("tables",),
-    ("limits", "settings", "devices", "observe", "table_lines"),
+    ("limits", "credentials", "settings", "devices", "observe", "table_lines"),
     ("budgets",),
     ("values", "messages", "visitors"),
     ("hub_errors", "push_errors", "visitor_errors", "api_errors"),

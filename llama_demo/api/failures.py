@@ -12,7 +12,6 @@ from starlette.responses import JSONResponse
 
 from llama_demo.api.fields import UNSUPPORTED
 from llama_demo.api_errors import (
-    BodyTooLarge,
     MissingField,
     NotAuthorised,
     UnknownField,
@@ -41,7 +40,6 @@ _STATUS: dict[type[LlamaDemoError], tuple[int, str | None]] = {
     UnknownPath: (404, None),
     UnknownModel: (404, "model_not_found"),
     WrongMethod: (405, None),
-    BodyTooLarge: (413, None),
     PromptTooLong: (400, "context_length_exceeded"),
     UnsupportedParameter: (400, "unsupported_parameter"),
     UnknownField: (400, "unknown_parameter"),

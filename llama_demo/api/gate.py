@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llama_demo.api.cookies import cookie
+from llama_demo.api.guard import Guard
 from llama_demo.errors import LlamaDemoError
 from llama_demo.observe import LOG, one_line
 from llama_demo.visitor_errors import BodyTooLarge, BodyTooSlow, CrossSite, ForeignHost
@@ -37,6 +38,10 @@ BODY_SECONDS = 30.0
 BODY_BYTES_PER_SECOND = 20_000
 """A body may take so long, and beyond that must come at least so fast."""
 COOKIE_SECONDS = 365 * 24 * 3600
+API_PATH = "/v1/"
+API_BYTES_PER_CHARACTER = 12
+"""The longest way in which JSON writes one: as two escaped surrogates."""
+API_SPARE_BYTES = 1_000_000
 UPLOAD_PATH = "/gradio_api/upload"
 _STATUS = {ForeignHost: 403, CrossSite: 403, BodyTooLarge: 413, BodyTooSlow: 408}
 _OWN_NAMES = ("localhost", socket.gethostname().lower())
@@ -44,7 +49,7 @@ _OWN_NAMES = ("localhost", socket.gethostname().lower())
 
 def gates(runtime: Runtime) -> list[Middleware]:
     """As `FastAPI` takes them."""
-    return [Middleware(Gate, runtime)]
+    return [Middleware(Gate, runtime), Middleware(Guard, runtime)]
 
 
 class Gate:
@@ -84,6 +89,8 @@ class Gate:
         public = self._runtime.settings.public
         if request.url.path.startswith(UPLOAD_PATH):
             return PUBLIC_UPLOAD_BYTES if public else None
+        if request.url.path.startswith(API_PATH):
+            return API_BYTES_PER_CHARACTER * self._runtime.limits.message_characters + API_SPARE_BYTES
         return PUBLIC_BODY_BYTES if public else BODY_BYTES
 
     def dress(self, headers: MutableHeaders, request: Request, request_id: str) -> None:
@@ -166,7 +173,10 @@ class _Passage:
         status, words = _STATUS[type(self._error)], self._gate.words(self._error)
         kind, path = type(self._error).__name__, one_line(self._request.url.path[:200])
         LOG.info("request=%s refused=%s path=%s", self._id, kind, path)
-        body = {"detail": words, "error": {"message": words, "type": "invalid_request_error", "code": kind}}
+        body = {
+            "detail": words,
+            "error": {"message": words, "type": "invalid_request_error", "param": None, "code": kind},
+        }
         headers = {"x-request-id": self._id, "connection": "close"}
         await JSONResponse(body, status, headers)(self._request.scope, self._receive, self._send)
 

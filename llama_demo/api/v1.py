@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -21,16 +22,17 @@ from starlette.responses import JSONResponse, Response
 from llama_demo import __version__
 from llama_demo.api import failures
 from llama_demo.api.answers import ChatAnswer, ChatChunk, CompletionAnswer, Model, ModelList
-from llama_demo.api.body import BodyLimit, limit_bytes
 from llama_demo.api.chat import Chat
 from llama_demo.api.completions import Completions
 from llama_demo.api.description import describe, errors, streamed
 from llama_demo.api.events import DONE, event, gone, stream
 from llama_demo.api.generating import Answers, answer, merged
+from llama_demo.api.guard import CALLER
 from llama_demo.api.requests import ChatRequest, CompletionsRequest
 from llama_demo.api.shaping import Told, usage
-from llama_demo.api_errors import BodyTooLarge, UnknownPath, UnreadableBody, UnsupportedParameter, WrongMethod
+from llama_demo.api_errors import UnknownPath, UnreadableBody, UnsupportedParameter, WrongMethod
 from llama_demo.errors import LlamaDemoError
+from llama_demo.visitors import Role, Visitor
 
 if TYPE_CHECKING:
     from llama_demo.runtime import Runtime
@@ -96,8 +98,7 @@ class V1:
             "model": self._runtime.catalog.find(model).name,
             "system_fingerprint": self._fingerprint,
         }
-        visitor = self._runtime.visitors.of(request)
-        answers = merged([answer(self._runtime, ask, model, visitor) for ask in wanted.asks])
+        answers = merged([answer(self._runtime, ask, model, self._visitor(request)) for ask in wanted.asks])
         if asked.stream:
             chunks = self._chunks(wanted, answers, head, includes_usage=asked.includes_usage)
             return await stream(request, chunks, self._failed)
@@ -108,6 +109,14 @@ class V1:
                 if await request.is_disconnected():
                     return gone()
         return wanted.whole([one for one in found if one is not None], head)
+
+    def _visitor(self, request: Request) -> Visitor:
+        """Whoever was let in by a key or a password is one visitor, wherever the requests come from."""
+        visitor = self._runtime.visitors.of(request)
+        caller = getattr(request.state, CALLER, None)
+        if caller is None:
+            return visitor
+        return replace(visitor, key=caller, role=visitor.role if visitor.is_owner else Role.SIGNED_IN)
 
     def _failed(self, error: Exception) -> bytes:
         """The last event of a stream that failed."""
@@ -162,7 +171,6 @@ def build(runtime: Runtime) -> FastAPI:
     )(endpoints.completions)
     describe(app, ChatChunk)
     _handle_errors(app, runtime)
-    app.add_middleware(BodyLimit, runtime=runtime)
     return app
 
 
@@ -180,7 +188,6 @@ def _handle_errors(app: FastAPI, runtime: Runtime) -> None:
         known = {
             404: UnknownPath(path),
             405: WrongMethod(request.method, path),
-            413: BodyTooLarge(limit_bytes(runtime)),
         }
         return failures.response(known.get(error.status_code, UnreadableBody()), words)
 

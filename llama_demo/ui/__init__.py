@@ -66,6 +66,8 @@ def launch_options(runtime: Runtime) -> dict[str, Any]:
         "run_history": False,
         "enable_monitoring": False,
         "pwa": False,
+        "auth": None if runtime.users is None else runtime.users.check,
+        "auth_message": runtime.messages()("page.sign_in"),
         "state_session_capacity": _SESSIONS,
         "max_threads": runtime.settings.concurrent + runtime.settings.queue + _SPARE_EVENTS,
     }

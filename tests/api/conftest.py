@@ -11,6 +11,7 @@ from openai import OpenAI
 
 from llama_demo import ui
 from llama_demo.api import routes
+from llama_demo.api.gate import gates
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
 from llama_demo.values import ModelState
@@ -42,7 +43,7 @@ def served(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
             prevent_thread_lock=True,
             quiet=True,
             ssr_mode=False,
-            app_kwargs={"routes": routes(runtime)},
+            app_kwargs={"routes": routes(runtime), "middleware": gates(runtime)},
             **ui.launch_options(runtime),
         )
         assert runtime.registry.status(MODEL).state is ModelState.READY

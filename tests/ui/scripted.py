@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from llama_demo.catalog import EMBEDDED, Catalog
+from llama_demo.credentials import ApiKeys, Users
 from llama_demo.limits import Limits
 from llama_demo.messages import Messages, messages
 from llama_demo.settings import Settings
@@ -96,6 +97,8 @@ class ScriptedRuntime:
         self.visitors = Visitors(public=self.settings.public, password=self.settings.owner_password)
         self.catalog = Catalog((EMBEDDED,))
         self.default_model = EMBEDDED.name
+        self.users: Users | None = None
+        self.api_keys: ApiKeys | None = None
         self.limits = Limits(100_000, 2048, 4096)
         self.generation = ScriptedGeneration(script, pause_seconds)
         self.state = ModelState.READY
