@@ -16,8 +16,9 @@ from typing import Generic, Protocol, TypeVar
 from llama_demo.errors import LlamaDemoError
 from llama_demo.limits import Admission, Place
 from llama_demo.loading import LoadedModel
+from llama_demo.metrics import Metrics
 from llama_demo.registry import Lease, Registry
-from llama_demo.values import LoadProgress, Waiting
+from llama_demo.values import LoadProgress, Speed, Waiting
 from llama_demo.visitor_errors import TookTooLong
 from llama_demo.visitors import NOBODY, Visitor
 
@@ -101,9 +102,10 @@ class Done(Generic[T]):
 class Leasing:
     """Seats on the models of one registry, behind one line."""
 
-    def __init__(self, registry: Registry[LoadedModel], admission: Admission) -> None:
+    def __init__(self, registry: Registry[LoadedModel], admission: Admission, metrics: Metrics | None = None) -> None:
         self._registry = registry
         self._admission = admission
+        self.metrics = metrics or Metrics()
 
     def update_seconds(self) -> float:
         """Seconds between two updates of one request: longer as readers grow, so that all together stay affordable."""
@@ -143,9 +145,10 @@ class Leasing:
                 timer.cancel()
             (seat or place).leave()
 
-    def spend(self, visitor: Visitor, tokens: int) -> None:
-        """See `Admission.spend`."""
-        self._admission.spend(visitor, tokens)
+    def spend(self, visitor: Visitor, *, read: int, written: int, speed: Speed | None = None) -> None:
+        """Counts a request's tokens, for its visitor and for all."""
+        self._admission.spend(visitor, read + written)
+        self.metrics.tokens(read=read, written=written, speed=speed)
 
     def _end_in_time(self, stopper: Stopper) -> asyncio.TimerHandle | None:
         seconds = self._admission.seconds_for(stopper.visitor)

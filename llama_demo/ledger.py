@@ -113,6 +113,8 @@ class Ledger(Generic[R]):
 
     def __init__(self, budgets: Mapping[str, int]) -> None:
         self._budgets = dict(budgets)
+        self.evictions = 0
+        """Models that had to go for others, so far."""
         self._current: dict[str, Model[R]] = {}
         """What a request for the name joins or leases."""
         self._counted: list[Model[R]] = []
@@ -231,6 +233,7 @@ class Ledger(Generic[R]):
                 chosen, victims = min(ways, key=lambda way: self._cost(*way))
                 others = tuple(plan for plan in plans if plan is not chosen)
                 model.plan = replace(chosen, others=tuple(replace(plan, others=()) for plan in others))
+                self.evictions += len(victims)
                 for victim in victims:
                     self.drain(victim)
                 if self._has_room(chosen):

@@ -196,6 +196,11 @@ class Registry(Generic[R]):
         with self._changing() as (ledger, now):
             return {name: ledger.status(name, now) for name in ledger.names()}
 
+    def evictions(self) -> int:
+        """How many models had to go for others, so far."""
+        with self._changing() as (ledger, _):
+            return ledger.evictions
+
     def used_bytes(self, device: str) -> int:
         with self._changing() as (ledger, _):
             return ledger.used_bytes(device)

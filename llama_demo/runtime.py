@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import util
@@ -23,6 +24,7 @@ from llama_demo.listing import DeviceMemory, Listing, ModelSummary
 from llama_demo.loading import ANALYSIS, LoadedModel, Loader
 from llama_demo.management import Management
 from llama_demo.messages import Messages, messages
+from llama_demo.metrics import Levels, Metrics
 from llama_demo.observe import LOG, one_line
 from llama_demo.registry import Plan, Registry
 from llama_demo.settings import Settings
@@ -47,6 +49,8 @@ class Runtime:
         self.visitors = Visitors(public=settings.public, password=settings.owner_password)
         self.api_keys = ApiKeys(Path(settings.api_keys)) if settings.api_keys else None
         self.users = Users(Path(settings.auth_file)) if settings.auth_file else None
+        self.metrics = Metrics()
+        self.metrics.watch(self._levels)
         self.catalog: Catalog
         self._everything, self.default_model = read_catalog(
             _model(settings), Path(settings.catalog) if settings.catalog else None
@@ -75,9 +79,10 @@ class Runtime:
             self._admission,
             log_prompts=settings.log_prompts,
             scores_with=self.reads_with,
+            metrics=self.metrics,
         )
         self.classification = Classification(
-            Leasing(self.registry, self._admission),
+            Leasing(self.registry, self._admission, self.metrics),
             self.limits,
             reads_with=self.reads_with,
             checkpoint=self._loader.checkpoint,
@@ -118,6 +123,16 @@ class Runtime:
 
     def memory(self) -> list[DeviceMemory]:
         return self._listing.memory({entry.name: entry.title for entry in self._everything.entries})
+
+    def _levels(self) -> Levels:
+        states = Counter(str(status.state) for status in self.registry.statuses().values())
+        return Levels(
+            running=self._admission.active,
+            waiting=self._admission.waiting,
+            evictions=self.registry.evictions(),
+            memory=tuple((name, self.registry.used_bytes(name), budget) for name, budget in self._budgets.items()),
+            models=tuple(states.items()),
+        )
 
     def waiting(self) -> int:
         """Requests that wait for their turn."""

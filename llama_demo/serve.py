@@ -22,6 +22,7 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
         from llama_demo import ui
         from llama_demo.api import routes
         from llama_demo.api.gate import gates
+        from llama_demo.api.metrics import metrics_route
         from llama_demo.api.owner import owner_routes
 
         os.environ["FORWARDED_ALLOW_IPS"] = settings.trusted_proxies
@@ -35,7 +36,7 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
                 prevent_thread_lock=True,
                 quiet=True,
                 app_kwargs={
-                    "routes": [*routes(runtime), *owner_routes(runtime)],
+                    "routes": [*routes(runtime), *owner_routes(runtime), metrics_route(runtime)],
                     "middleware": gates(runtime),
                 },
                 **ui.launch_options(runtime),

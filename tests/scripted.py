@@ -16,6 +16,7 @@ from llama_demo.errors import UnknownModel
 from llama_demo.generation import Generation
 from llama_demo.limits import Admission, Limits
 from llama_demo.loading import LoadedModel
+from llama_demo.metrics import Metrics
 from llama_demo.registry import Plan, Registry
 from llama_demo.tokenizer import Tokenizer
 from llama_demo.values import (
@@ -111,7 +112,8 @@ class World:
             budgets={"CPU": 10}, plan=_plan, load=lambda *_: self.load(), idle_seconds=None, wait_seconds=5
         )
         limits = Limits(message_characters=2_000, max_new_tokens=100, context_tokens=engine.context_tokens)
-        self.generation = Generation(self.registry, limits, self.admission)
+        self.metrics = Metrics()
+        self.generation = Generation(self.registry, limits, self.admission, metrics=self.metrics)
 
     def chat(self, turns: tuple[Turn, ...] = ASK, **options: Any) -> AsyncGenerator[ChatUpdate, None]:
         options.setdefault("sampling", Sampling(temperature=0.0))

@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("generation",),
     ("classify",),
     ("leasing",),
+    ("metrics",),
     ("listing", "management"),
     ("registry",),
     ("ledger",),
@@ -68,6 +69,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "starlette": ("api", "ui"),
     "fastapi": ("api", "ui"),
     "pydantic": ("api",),
+    "prometheus_client": ("metrics",),
     "httpx": ("bench",),
 }
 """Which parts may name a library: everything else goes through them."""

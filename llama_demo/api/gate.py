@@ -21,9 +21,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llama_demo.api.cookies import cookie
 from llama_demo.api.guard import Guard
+from llama_demo.api_errors import BodyTooLarge
 from llama_demo.errors import LlamaDemoError
 from llama_demo.observe import LOG, one_line
-from llama_demo.visitor_errors import BodyTooLarge, BodyTooSlow, CrossSite, ForeignHost
+from llama_demo.visitor_errors import BodyTooSlow, CrossSite, ForeignHost
 from llama_demo.visitors import VISITOR_COOKIE
 
 if TYPE_CHECKING:
@@ -105,6 +106,9 @@ class Gate:
             made = cookie(VISITOR_COOKIE, value, COOKIE_SECONDS, framed=settings.space, secure=secure)
             headers.append("set-cookie", made)
 
+    def count(self, error: LlamaDemoError) -> None:
+        self._runtime.metrics.error(error)
+
     def words(self, error: LlamaDemoError) -> str:
         return self._runtime.messages().error(error)
 
@@ -171,6 +175,7 @@ class _Passage:
         if self._started:
             return
         status, words = _STATUS[type(self._error)], self._gate.words(self._error)
+        self._gate.count(self._error)
         kind, path = type(self._error).__name__, one_line(self._request.url.path[:200])
         LOG.info("request=%s refused=%s path=%s", self._id, kind, path)
         body = {

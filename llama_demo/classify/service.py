@@ -194,18 +194,21 @@ class Classification:
         progress = _Progress()
         stopper.attach(progress)
         calls = self._leasing.call(self._reads_with(model), lambda loaded: work(loaded, progress), stopper)
+        made: T | None = None
         try:
-            async with aclosing(calls) as steps:
-                async for step in steps:
-                    if isinstance(step, Done):
-                        if step.value is not None:
-                            yield step.value
-                    elif isinstance(step, Waiting) and step.place == 0:
-                        yield progress.now
-                    else:
-                        yield step
+            with self._leasing.metrics.request("classify"):
+                async with aclosing(calls) as steps:
+                    async for step in steps:
+                        if isinstance(step, Done):
+                            made = step.value
+                        elif isinstance(step, Waiting) and step.place == 0:
+                            yield progress.now
+                        else:
+                            yield step
         finally:
             progress.cancel()
+        if made is not None:
+            yield made
 
     def _home(self, head: Head, model: str) -> str:
         name = model or head.backbone.name

@@ -16,6 +16,7 @@ from llama_demo.generation.chat import ChatRequest, answer
 from llama_demo.leasing import Done, Leasing, Seat, Stopper
 from llama_demo.limits import Admission, Limits
 from llama_demo.loading import LoadedModel
+from llama_demo.metrics import Metrics
 from llama_demo.observe import LOG, one_line
 from llama_demo.registry import Registry
 from llama_demo.values import (
@@ -54,9 +55,10 @@ class Generation:
         *,
         log_prompts: bool = False,
         scores_with: Callable[[str], str] = _same,
+        metrics: Metrics | None = None,
     ) -> None:
         """`scores_with` gives the name under which a model's scores are leased."""
-        self._leasing = Leasing(registry, admission)
+        self._leasing = Leasing(registry, admission, metrics)
         self._limits = limits
         self._log_prompts = log_prompts
         self._scores_with = scores_with
@@ -74,66 +76,69 @@ class Generation:
 
         `continue_last` goes on with the last turn, which must be the assistant's; the reply's text then begins with it.
         """
-        if not turns or (turns[-1].role == "assistant") != continue_last:
-            raise EmptyMessage()
-        self._limits.check(turns)
-        stopper = stopper or Stopper()
-        request = ChatRequest(tuple(turns), self._limits.clamp(sampling), continue_last)
-        async with aclosing(self._leasing.seat(model, stopper)) as steps:
-            async for step in steps:
-                if not isinstance(step, Seat):
-                    yield step
-                    continue
-                async with aclosing(self._replies(step.loaded, request, stopper)) as replies:
-                    async for reply in replies:
-                        yield reply
+        with self._leasing.metrics.request("chat") as identity:
+            if not turns or (turns[-1].role == "assistant") != continue_last:
+                raise EmptyMessage()
+            self._limits.check(turns)
+            stopper = stopper or Stopper()
+            request = ChatRequest(tuple(turns), self._limits.clamp(sampling), continue_last)
+            async with aclosing(self._leasing.seat(model, stopper)) as steps:
+                async for step in steps:
+                    if not isinstance(step, Seat):
+                        yield step
+                        continue
+                    async with aclosing(self._replies(step.loaded, request, stopper, identity)) as replies:
+                        async for reply in replies:
+                            yield reply
 
     async def _replies(
-        self, loaded: LoadedModel, request: ChatRequest, stopper: Stopper
+        self, loaded: LoadedModel, request: ChatRequest, stopper: Stopper, identity: str
     ) -> AsyncGenerator[Reply, None]:
         reply: Reply | None = None
         try:
             async with aclosing(answer(loaded, request, stopper, self.update_seconds)) as replies:
                 async for reply in replies:
                     if reply.finish is not None:
-                        self._log_chat(reply, request)
+                        self._log_chat(identity, reply, request)
                     yield reply if stopper.error is None else replace(reply, finish=None)
         finally:
             if reply is not None:
-                self._leasing.spend(stopper.visitor, reply.prompt_tokens + reply.new_tokens)
+                read, written = reply.prompt_tokens, reply.new_tokens
+                self._leasing.spend(stopper.visitor, read=read, written=written, speed=reply.speed)
 
     async def complete(
         self, request: CompletionRequest, *, model: str, stopper: Stopper | None = None
     ) -> AsyncGenerator[CompletionUpdate, None]:
         """The continuations of a prompt, side by side, as they grow. However many there are, they take one place in the
         line. Raises `PromptTooLong` for a prompt that leaves no room in the context, unless it may be trimmed."""
-        self._limits.check_characters(completion.characters(request))
-        stopper = stopper or Stopper()
-        sampling = self._limits.clamp(request.sampling)
-        async with aclosing(self._leasing.seat(model, stopper)) as steps:
-            async for step in steps:
-                if not isinstance(step, Seat):
-                    yield step
-                    continue
-                made = completion.complete(step.loaded, request, sampling, stopper, self.update_seconds)
-                async with aclosing(self._spending(made, stopper)) as updates:
-                    async for update in updates:
-                        yield update
+        with self._leasing.metrics.request("completion") as identity:
+            self._limits.check_characters(completion.characters(request))
+            stopper = stopper or Stopper()
+            sampling = self._limits.clamp(request.sampling)
+            async with aclosing(self._leasing.seat(model, stopper)) as steps:
+                async for step in steps:
+                    if not isinstance(step, Seat):
+                        yield step
+                        continue
+                    made = completion.complete(step.loaded, request, sampling, stopper, self.update_seconds)
+                    async with aclosing(self._completions(made, stopper, identity)) as updates:
+                        async for update in updates:
+                            yield update
 
-    async def _spending(
-        self, made: AsyncGenerator[Completion, None], stopper: Stopper
+    async def _completions(
+        self, made: AsyncGenerator[Completion, None], stopper: Stopper, identity: str
     ) -> AsyncGenerator[Completion, None]:
         update: Completion | None = None
         try:
             async with aclosing(made):
                 async for update in made:
                     if update.finished:
-                        self._log_completion(update)
+                        self._log_completion(identity, update)
                     yield update
         finally:
             if update is not None:
-                written = sum(len(one.ids) for one in update.continuations)
-                self._leasing.spend(stopper.visitor, len(update.prompt_ids) + written)
+                read, written = len(update.prompt_ids), sum(len(one.ids) for one in update.continuations)
+                self._leasing.spend(stopper.visitor, read=read, written=written, speed=update.speed)
 
     async def score(
         self,
@@ -148,39 +153,47 @@ class Generation:
 
         Raises `PromptTooLong` for more than the context holds; a conversation loses its oldest turns instead.
         """
-        wanted, count = scoring.check_source(source, self._limits), scoring.check_top_k(top_k)
-        name = self._scores_with(model)
-        stopper = stopper or Stopper()
-        started = time.monotonic()
-        calls = self._leasing.call(name, lambda loaded: scoring.score(loaded, wanted, count), stopper)
-        async with aclosing(calls):
-            async for step in calls:
-                if not isinstance(step, Done):
-                    yield step
-                    continue
-                seconds = time.monotonic() - started
-                self._leasing.spend(stopper.visitor, len(step.value.tokens))
-                LOG.info("score model=%s tokens=%d seconds=%.2f", one_line(model), len(step.value.tokens), seconds)
-                yield step.value
+        with self._leasing.metrics.request("score") as identity:
+            wanted, count = scoring.check_source(source, self._limits), scoring.check_top_k(top_k)
+            name = self._scores_with(model)
+            stopper = stopper or Stopper()
+            started, scored = time.monotonic(), None
+            calls = self._leasing.call(name, lambda loaded: scoring.score(loaded, wanted, count), stopper)
+            async with aclosing(calls):
+                async for step in calls:
+                    if not isinstance(step, Done):
+                        yield step
+                        continue
+                    seconds, tokens = time.monotonic() - started, len(step.value.tokens)
+                    self._leasing.spend(stopper.visitor, read=tokens, written=0)
+                    form = "request=%s kind=score model=%s tokens=%d seconds=%.2f"
+                    LOG.info(form, identity, one_line(model), tokens, seconds)
+                    scored = step.value
+        if scored is not None:
+            yield scored
 
     def update_seconds(self) -> float:
         """See `Leasing.update_seconds`."""
         return self._leasing.update_seconds()
 
-    def _log_chat(self, reply: Reply, request: ChatRequest) -> None:
+    def _log_chat(self, identity: str, reply: Reply, request: ChatRequest) -> None:
         LOG.info(
-            "chat model=%s prompt_tokens=%d new_tokens=%d finish=%s",
+            "request=%s kind=chat model=%s prompt_tokens=%d new_tokens=%d finish=%s",
+            identity,
             one_line(reply.model),
             reply.prompt_tokens,
             reply.new_tokens,
             reply.finish,
         )
         if self._log_prompts:
-            LOG.info("chat message=%s reply=%s", one_line(request.turns[-1].content), one_line(reply.text))
+            LOG.info(
+                "request=%s message=%s reply=%s", identity, one_line(request.turns[-1].content), one_line(reply.text)
+            )
 
-    def _log_completion(self, made: Completion) -> None:
+    def _log_completion(self, identity: str, made: Completion) -> None:
         LOG.info(
-            "completion model=%s prompt_tokens=%d new_tokens=%d finish=%s",
+            "request=%s kind=completion model=%s prompt_tokens=%d new_tokens=%d finish=%s",
+            identity,
             one_line(made.model),
             len(made.prompt_ids),
             sum(len(one.ids) for one in made.continuations),
@@ -188,4 +201,4 @@ class Generation:
         )
         if self._log_prompts:
             texts = " | ".join(one_line(one.text) for one in made.continuations)
-            LOG.info("completion prompt=%s text=%s", one_line(made.prompt), texts)
+            LOG.info("request=%s prompt=%s text=%s", identity, one_line(made.prompt), texts)

@@ -12,6 +12,7 @@ from llama_demo.catalog import EMBEDDED, Catalog
 from llama_demo.credentials import ApiKeys, Users
 from llama_demo.limits import Limits
 from llama_demo.messages import Messages, messages
+from llama_demo.metrics import Metrics
 from llama_demo.settings import Settings
 from llama_demo.values import ChatUpdate, ModelState, Reply, Sampling, Speed, Turn
 from llama_demo.visitors import Visitors
@@ -95,6 +96,7 @@ class ScriptedRuntime:
     def __init__(self, script: Script = echo, pause_seconds: float = 0.0, **settings: object) -> None:
         self.settings = Settings(**settings)  # type: ignore[arg-type]
         self.visitors = Visitors(public=self.settings.public, password=self.settings.owner_password)
+        self.metrics = Metrics()
         self.catalog = Catalog((EMBEDDED,))
         self.default_model = EMBEDDED.name
         self.users: Users | None = None
