@@ -5,6 +5,7 @@ InvalidInput
 ├── WrongPassword
 ├── ForeignHost              a private server under a name that is not this machine's
 ├── CrossSite                another site's page asks through a visitor's browser
+├── BodyTooLarge             more bytes than any request needs
 └── BodyTooSlow              bytes that come too slowly
 Unavailable
 ├── TooManyAttempts          at the owner's password
@@ -37,6 +38,11 @@ class ForeignHost(InvalidInput):
 @dataclass(eq=False)
 class CrossSite(InvalidInput):
     pass
+
+
+@dataclass(eq=False)
+class BodyTooLarge(InvalidInput):
+    limit_bytes: int
 
 
 @dataclass(eq=False)

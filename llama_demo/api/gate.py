@@ -21,10 +21,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llama_demo.api.cookies import cookie
 from llama_demo.api.guard import Guard
-from llama_demo.api_errors import BodyTooLarge
 from llama_demo.errors import LlamaDemoError
 from llama_demo.observe import LOG, one_line
-from llama_demo.visitor_errors import BodyTooSlow, CrossSite, ForeignHost
+from llama_demo.visitor_errors import BodyTooLarge, BodyTooSlow, CrossSite, ForeignHost
 from llama_demo.visitors import VISITOR_COOKIE
 
 if TYPE_CHECKING:
