@@ -2,6 +2,8 @@
 
 InvalidInput
 ├── OwnerOnly                something that only the owner may do
+├── TooManyHeads             on one visitor's shelf
+├── HeadTooLarge
 ├── WrongPassword
 ├── ForeignHost              a private server under a name that is not this machine's
 ├── CrossSite                another site's page asks through a visitor's browser
@@ -23,6 +25,17 @@ from llama_demo.errors import InvalidInput, Unavailable
 @dataclass(eq=False)
 class OwnerOnly(InvalidInput):
     pass
+
+
+@dataclass(eq=False)
+class TooManyHeads(InvalidInput):
+    limit: int
+
+
+@dataclass(eq=False)
+class HeadTooLarge(InvalidInput):
+    size_bytes: int
+    limit_bytes: int
 
 
 @dataclass(eq=False)

@@ -52,6 +52,7 @@ from llama_demo.loading import LoadedModel
 from llama_demo.model_cache import Report
 from llama_demo.tokenizer import Tokenizer
 from llama_demo.values import LoadProgress, Waiting
+from llama_demo.visitors import Visitor
 
 FEATURES_BYTES = 256_000_000
 
@@ -60,7 +61,8 @@ T = TypeVar("T")
 
 class Classification:
     """`reads_with` gives the name under which a model that can score and embed is leased, `checkpoint` the files it is
-    read from, `entry_of` its entry; all raise `UnknownModel`. `folder` keeps heads, `sharing` takes them out."""
+    read from, `entry_of` its entry; all raise `UnknownModel`. `folder` keeps heads, each visitor's apart where
+    it is `private`; `sharing` takes them out."""
 
     def __init__(
         self,
@@ -71,13 +73,14 @@ class Classification:
         checkpoint: Callable[[str, Report], Checkpoint],
         entry_of: Callable[[str], Entry],
         folder: Path,
+        private: bool = False,
     ) -> None:
         self._entry_of = entry_of
         self._leasing = leasing
         self._limits = limits
         self._reads_with = reads_with
         self._features = Features(FEATURES_BYTES)
-        self.heads = Heads(folder)
+        self.heads = Heads(folder, private=private)
         self.sharing = Sharing(find=self.find, home=lambda head: entry_of(self._home(head, "")), checkpoint=checkpoint)
 
     async def zero_shot(
@@ -105,7 +108,7 @@ class Classification:
     ) -> AsyncGenerator[ClassifyUpdate, None]:
         """What the trained head says of each text, on the model that it was trained on unless `model` is another name
         of it. A checkpoint that classifies goes by its model's name. Raises `InvalidInput`, and as `Leasing.call`."""
-        head = self.find(classifier)
+        head = self.find(classifier, stopper.visitor if stopper else None)
         async with aclosing(self._verdicts(texts, head, self._home(head, model), abstain_below, stopper)) as updates:
             async for update in updates:
                 yield update
@@ -125,7 +128,7 @@ class Classification:
         """
         (whole,) = texts_from([text], self._limits)
         _check_share(abstain_below)
-        how = by if isinstance(by, ZeroShot) else self.find(by)
+        how = by if isinstance(by, ZeroShot) else self.find(by, stopper.visitor if stopper else None)
         home = model if isinstance(how, ZeroShot) else self._home(how, model)
 
         def work(loaded: LoadedModel, progress: _Progress) -> Explanation | None:
@@ -143,7 +146,7 @@ class Classification:
         asks for such labels. Raises `InvalidInput`, `DiskFull`, and as `Leasing.call`."""
         taken = examples_from(examples, self._limits)
         wrapping = Wrapping(prompt) if prompt else None
-        with self.heads.reserved(name) as path:
+        with self.heads.reserved(name, stopper.visitor if stopper else None) as path:
 
             def work(loaded: LoadedModel, progress: _Progress) -> Trained | None:
                 return self._train(loaded, taken, wrapping, path, progress)
@@ -152,14 +155,17 @@ class Classification:
                 async for update in updates:
                     yield update
 
-    def names(self, models: Iterable[str]) -> list[str]:
-        """The kept heads, then those of `models` that are checkpoints which classify, trained or not."""
-        return [*self.heads.names(), *(name for name in models if is_classifier(self._entry_of(name).path))]
+    def names(self, models: Iterable[str], visitor: Visitor | None = None) -> list[str]:
+        """The heads that `visitor` may use, then those of `models` that are classifying checkpoints, trained or not."""
+        return [*self.heads.names(visitor), *(name for name in models if is_classifier(self._entry_of(name).path))]
 
-    def find(self, classifier: str) -> Head:
-        """A kept head, or the one of a checkpoint. Raises `UnknownClassifier`, `BadHead`, `UntrainedHead`."""
+    def find(self, classifier: str, visitor: Visitor | None = None) -> Head:
+        """A kept head that `visitor` may use, or the one of a checkpoint.
+
+        Raises `UnknownClassifier`, `BadHead`, `UntrainedHead`.
+        """
         try:
-            return self.heads.find(classifier)
+            return self.heads.find(classifier, visitor)
         except UnknownClassifier:
             try:
                 folder = self._entry_of(classifier).path

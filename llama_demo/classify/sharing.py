@@ -29,6 +29,7 @@ from llama_demo.leasing import UPDATE_SECONDS, Stopper
 from llama_demo.messages import Messages
 from llama_demo.model_cache import Report
 from llama_demo.push_errors import LicenceNotConfirmed
+from llama_demo.visitors import Visitor
 
 ARCHIVE = ".zip"
 
@@ -48,7 +49,7 @@ class Sharing:
     def __init__(
         self,
         *,
-        find: Callable[[str], Head],
+        find: Callable[[str, Visitor | None], Head],
         home: Callable[[Head], Entry],
         checkpoint: Callable[[str, Report], Checkpoint],
     ) -> None:
@@ -56,9 +57,9 @@ class Sharing:
         self._home = home
         self._checkpoint = checkpoint
 
-    def to_confirm(self, classifier: str) -> Licence | None:
+    def to_confirm(self, classifier: str, visitor: Visitor | None = None) -> Licence | None:
         """The licence of the backbone that somebody must confirm before it is passed on with the head, if any."""
-        entry = self._home(self._find(classifier))
+        entry = self._home(self._find(classifier, visitor))
         licence = Licence(entry.licence, entry.link)
         return None if entry.access == "open" and licence.free else licence
 
@@ -67,7 +68,7 @@ class Sharing:
     ) -> AsyncGenerator[Working | Exported, None]:
         """Writes the head with its backbone as a folder that plain transformers loads, or a .zip of it where `target`
         is named so. Raises `UnknownClassifier`, `WrongBackbone`, `DiskFull`, `TargetExists`, and as fetching does."""
-        head = self._find(classifier)
+        head = self._find(classifier, stopper.visitor if stopper else None)
         entry = self._home(head)
 
         def work(tell: Tell) -> Exported:
@@ -102,8 +103,9 @@ class Sharing:
         Raises `LicenceNotConfirmed` where the backbone may be passed on only under terms (`to_confirm` says which),
         and as `export` and `hub_push.push`.
         """
-        head = self._find(classifier)
-        entry, licence = self._home(head), self.to_confirm(classifier)
+        visitor = stopper.visitor if stopper else None
+        head = self._find(classifier, visitor)
+        entry, licence = self._home(head), self.to_confirm(classifier, visitor)
         if with_backbone and licence is not None and not licence_confirmed:
             raise LicenceNotConfirmed(entry.name, licence.name, licence.link)
 

@@ -26,6 +26,8 @@ _STYLES = ("page.css", "chat.css", "conversations.css", "text.css", "classify.cs
 _HEAD = '<meta name="viewport" content="width=device-width, initial-scale=1, interactive-widget=resizes-content">'
 _SESSIONS = 500
 """Gradio keeps some 80 kB of each visit. Ours needs none of it, so only as much as may be in use is kept."""
+_FILES_SECONDS = (600, 3600)
+"""How often Gradio looks for files that were uploaded or made for a download, and how old it lets them grow."""
 _SPARE_EVENTS = 64
 """Of Gradio's places for running events, beside those that the runtime's own line can hold."""
 
@@ -34,7 +36,9 @@ def build(runtime: Runtime) -> Any:
     """The whole page as `gr.Blocks`, not launched."""
     words = runtime.messages()
     wording = Wording(runtime.messages)
-    with gr.Blocks(title=words("page.name"), analytics_enabled=False, fill_width=True) as page:
+    with gr.Blocks(
+        title=words("page.name"), analytics_enabled=False, fill_width=True, delete_cache=_FILES_SECONDS
+    ) as page:
         model, language = build_header(runtime, wording)
         with gr.Tabs(elem_id="tabs"):
             with wording.make(gr.Tab, {"label": "chat.tab"}, id="chat"):

@@ -1,6 +1,6 @@
 // The classification tab's own state: which request is on its way, and what the controls hold, kept in this browser.
 const KEY = "llama-demo.classify";
-const RESULTS = { use: "classify-found", train: "train-found" };
+const RESULTS = { use: "classify-found", train: "train-found", export: "kept-said" };
 const SILENCE = 3000;
 const running = {}; // by kind: the name of the request that is on its way
 let { words } = props.value;
@@ -50,11 +50,12 @@ window.llamaDemoClassify = {
 
 document.addEventListener("keydown", (event) => {
   if (!part("classify-views")?.checkVisibility()) return;
-  const [go, stop] = part("classify-text")?.checkVisibility() ? ["classify-go", "classify-stop"] : ["train-go", "train-stop"];
-  if (event.key === "Escape") part(stop).click();
+  const shown = (id) => part(id)?.checkVisibility();
+  const pressed = (ids) => part(ids.find(shown) ?? "")?.click();
+  if (event.key === "Escape") pressed(["classify-stop", "train-stop", "kept-stop"]);
   else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
-    part(go).click();
+    pressed(["classify-go", "train-go"]);
   }
 });
 // Gradio does not say that a stream broke off. The header asks how the server is, and tells if it is away.

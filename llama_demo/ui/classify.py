@@ -5,14 +5,14 @@ What was written is kept in the visitor's browser (`classify.js`); the server gi
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from llama_demo.ui.asked import read_identity
-from llama_demo.ui.classify_use import EXAMPLES, FIELDS, LABELS, ClassifyUse
+from llama_demo.ui.classify_kept_view import KeptView
+from llama_demo.ui.classify_train_view import TrainView
+from llama_demo.ui.classify_use_view import UseView
 from llama_demo.ui.words import Wording
 
 if TYPE_CHECKING:
@@ -21,195 +21,22 @@ if TYPE_CHECKING:
 
 SCRIPTS = ("page.js", "classify.js")
 STATE = '<p id="classify-lost" class="error" role="alert"></p>'
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
-AT_ONCE: dict[str, Any] = {"queue": False, **PRIVATE}
 
 
 def build_classify(runtime: Runtime, wording: Wording, model: Any) -> None:
     """Fills the classification tab. `model` is the header's picker."""
     with gr.Column(elem_id="classify", min_width=0):
-        with gr.Tabs(elem_id="classify-views"), wording.make(gr.Tab, {"label": "classify.use"}, id="use"):
-            use = UseView(runtime, wording)
+        with gr.Tabs(elem_id="classify-views"):
+            with wording.make(gr.Tab, {"label": "classify.use"}, id="use", elem_id="classify-use"):
+                use = UseView(runtime, wording)
+            with wording.make(gr.Tab, {"label": "classify.train"}, id="train", elem_id="classify-train"):
+                train = TrainView(runtime, wording)
+            with wording.make(gr.Tab, {"label": "classify.kept"}, id="kept", elem_id="classify-kept"):
+                kept = KeptView(runtime, wording)
         bridge = _bridge(wording)
     use.connect(bridge, model)
-
-
-def asked() -> Any:
-    """Where the page's script puts a request's name and the visitor's language."""
-    return gr.JSON(visible=False)
-
-
-def begun(kind: str) -> str:
-    return f"(...values) => window.llamaDemoClassify.begin('{kind}', values)"
-
-
-def ended(kind: str) -> str:
-    return f"() => window.llamaDemoClassify.end('{kind}')"
-
-
-def result(elem_id: str) -> Any:
-    """Where a handler's HTML goes."""
-    return gr.HTML("", js_on_load=None, apply_default_css=False, elem_id=elem_id, elem_classes="classify-result")
-
-
-class UseView:
-    """The controls of the first view, in the order of `FIELDS`."""
-
-    def __init__(self, runtime: Runtime, wording: Wording) -> None:
-        self._runtime = runtime
-        self._use = ClassifyUse(runtime)
-        words = runtime.messages()
-        self.classifier = wording.make(
-            gr.Dropdown,
-            {"label": "classify.classifier", "info": "classify.classifier_help"},
-            choices=[(words("classify.zero_shot"), LABELS)],
-            value=LABELS,
-            filterable=False,
-            elem_id="classifier",
-        )
-        labels = wording.make(
-            gr.Textbox,
-            {"label": "classify.labels", "info": "classify.labels_help", "placeholder": "classify.labels_placeholder"},
-            lines=3,
-            max_lines=12,
-            elem_id="labels",
-        )
-        text = wording.make(
-            gr.Textbox,
-            {"label": "classify.text", "placeholder": "classify.text_placeholder"},
-            lines=4,
-            max_lines=14,
-            elem_id="classify-text",
-        )
-        lines = wording.make(
-            gr.Checkbox, {"label": "classify.each_line", "info": "classify.each_line_help"}, elem_id="each-line"
-        )
-        with wording.make(gr.Accordion, {"label": "classify.options"}, open=False, elem_id="classify-options"):
-            self._zero_shot, threshold, explained = _options(wording)
-        with gr.Row(elem_classes="classify-actions"):
-            self._go = wording.make(
-                gr.Button, {"value": "classify.go"}, variant="primary", elem_id="classify-go", min_width=0
-            )
-            self._stop = wording.make(
-                gr.Button, {"value": "classify.stop"}, variant="stop", elem_id="classify-stop", min_width=0
-            )
-            self._examples = {
-                name: wording.make(gr.Button, {"value": f"classify.example_{name}"}, size="sm", min_width=0)
-                for name in EXAMPLES
-            }
-        self._result = result("classify-found")
-        self._controls = [self.classifier, labels, text, lines, *self._zero_shot, threshold, explained]
-
-    def connect(self, bridge: Any, model: Any) -> None:
-        """`bridge` calls the page's script, which `bridge` carries."""
-        self._keep(bridge)
-        inputs = [asked(), *self._controls, model]
-
-        async def show_verdicts(asked: gr.Request, request: Any, *values: Any) -> AsyncGenerator[str, None]:
-            visitor = self._runtime.visitors.of(asked)
-            async for view in self._use.classify(request, dict(zip(FIELDS, values, strict=True)), visitor):
-                yield view
-
-        # Gradio's own check of a choice knows only the list that this page was built with, not what was trained since.
-        ask: dict[str, Any] = {"inputs": inputs, "outputs": [self._result], "preprocess": False, **PRIVATE}
-        self._go.click(show_verdicts, js=begun("use"), **ask).then(fn=None, js=ended("use"), **PRIVATE)
-        for name, button in self._examples.items():
-            filled = button.click(
-                self._example(name),
-                js="() => window.llamaDemoClassify.language()",
-                inputs=[asked()],
-                outputs=self._controls[:5],
-                **AT_ONCE,
-            )
-            filled.then(show_verdicts, js=begun("use"), **ask).then(fn=None, js=ended("use"), **PRIVATE)
-        self._stop.click(
-            self._use.stoppers.stop,
-            js="() => window.llamaDemoClassify.name('use')",
-            inputs=[gr.Textbox(visible=False)],
-            **AT_ONCE,
-        )
-
-        async def show_options(chosen: Any) -> list[Any]:
-            return [gr.update(visible=chosen == LABELS) for _ in only_labels]
-
-        only_labels = [self._controls[1], *self._zero_shot]
-        self.classifier.change(
-            show_options,
-            inputs=[self.classifier],
-            outputs=only_labels,
-            preprocess=False,
-            **AT_ONCE,
-        )
-        self.refreshed(bridge.refresh)
-
-    def refreshed(self, event: Any) -> Any:
-        """Reads the list of classifiers anew on `event`."""
-
-        async def refresh(request: Any) -> Any:
-            return gr.update(choices=self._use.classifiers(read_identity(request)[1]))
-
-        return event(
-            refresh,
-            js="() => window.llamaDemoClassify.language()",
-            inputs=[asked()],
-            outputs=[self.classifier],
-            **AT_ONCE,
-        )
-
-    def _keep(self, bridge: Any) -> None:
-        """What the controls hold outlives a reload of the page."""
-        keep = "(...values) => window.llamaDemoClassify.keep(values)"
-        for control in self._controls:
-            control.change(fn=None, js=keep, inputs=self._controls, **PRIVATE)
-        bridge.restore(
-            fn=None,
-            js="(...values) => window.llamaDemoClassify.restored(values)",
-            inputs=self._controls,
-            outputs=self._controls,
-            **PRIVATE,
-        )
-
-    def _example(self, name: str) -> Any:
-        async def fill(request: Any) -> tuple[str, str, str, bool, str]:
-            return self._use.example(name, read_identity(request)[1])
-
-        return fill
-
-
-def _options(wording: Wording) -> tuple[list[Any], Any, Any]:
-    """What only labels need: an instruction, two corrections. Then the threshold, and whether words are marked."""
-
-    def checkbox(name: str) -> Any:
-        return wording.make(
-            gr.Checkbox,
-            {"label": f"classify.{name}", "info": f"classify.{name}_help"},
-            value=True,
-            elem_id=name.replace("_", "-"),
-        )
-
-    instruction = wording.make(
-        gr.Textbox,
-        {
-            "label": "classify.instruction",
-            "info": "classify.instruction_help",
-            "placeholder": "classify.instruction_none",
-        },
-        lines=1,
-        max_lines=6,
-        elem_id="instruction",
-    )
-    zero_shot = [instruction, checkbox("normalise_length"), checkbox("correct_prior")]
-    threshold = wording.make(
-        gr.Slider,
-        {"label": "classify.threshold", "info": "classify.threshold_help"},
-        minimum=0,
-        maximum=1,
-        step=0.01,
-        value=0,
-        buttons=[],
-        elem_id="threshold",
-    )
-    return zero_shot, threshold, checkbox("explain")
+    kept.connect(bridge, use)
+    train.connect(model, (use, kept))
 
 
 def _bridge(wording: Wording) -> Any:

@@ -25,6 +25,11 @@ def note(text: str) -> str:
     return f'<p class="note" role="status">{escaped(text)}</p>'
 
 
+def meter(done: int, total: int) -> str:
+    """A bar of what is done; nothing where the whole is not known yet."""
+    return f'<progress max="{total}" value="{done}"></progress>' if total else ""
+
+
 def failure(text: str) -> str:
     return f'<p class="error" role="alert">{escaped(text)}</p>'
 

@@ -13,10 +13,10 @@ from llama_demo.classify.labels import Label, labels_from
 from llama_demo.classify.results import ClassifyUpdate, ExplainUpdate, Explanation, Verdicts, Working
 from llama_demo.classify.zero_shot import ZeroShot
 from llama_demo.errors import EmptyMessage, InvalidParameter, LlamaDemoError
-from llama_demo.messages import Messages
+from llama_demo.messages import Messages, size
 from llama_demo.observe import LOG
 from llama_demo.ui.asked import Stoppers, loading_words, read_identity, read_model, waiting_words
-from llama_demo.ui.classify_html import explanation, failure, note, results
+from llama_demo.ui.classify_html import explanation, failure, meter, note, results
 from llama_demo.values import LoadProgress, Waiting
 from llama_demo.visitors import Visitor
 
@@ -40,6 +40,8 @@ FIELDS = (
     "model",
 )
 """What the page's controls hold, in this order."""
+_COUNTED, _WEIGHED = ("read", "fit"), ("export", "archive")
+"""Steps of which so many are done, and those that are so many bytes."""
 
 
 class ClassifyUse:
@@ -49,10 +51,10 @@ class ClassifyUse:
         self._runtime = runtime
         self.stoppers = Stoppers()
 
-    def classifiers(self, language: str) -> list[tuple[str, str]]:
+    def classifiers(self, language: str, visitor: Visitor) -> list[tuple[str, str]]:
         """What there is to choose from: words for the page, and the name."""
         words = self._runtime.messages(language)
-        names = self._runtime.classification.names(model.name for model in self._runtime.models())
+        names = self._runtime.classification.names((model.name for model in self._runtime.models()), visitor)
         return [(words("classify.zero_shot"), LABELS), *((name, name) for name in names)]
 
     def example(self, name: str, language: str) -> tuple[str, str, str, bool, str]:
@@ -70,8 +72,6 @@ class ClassifyUse:
                 async with aclosing(self._views(given, words, stopper)) as views:
                     async for view in views:
                         yield view
-                if stopper.stopped:
-                    yield note(words("classify.stopped"))
             except Exception as error:
                 yield worded_failure(error, words)
 
@@ -92,8 +92,11 @@ class ClassifyUse:
                     found = results(update, texts, self._title(update.model), threshold, words)
                     yield found
                 elif not isinstance(update, Explanation):
-                    yield note(progress_words(update, words))
-        if not found or len(texts) > 1 or given.get("explain") is False:
+                    yield progress_view(update, words)
+        if not found:
+            yield ended_early(stopper, words)
+            return
+        if len(texts) > 1 or given.get("explain") is False:
             return
         yield found + note(words("classify.explaining"))
         updates = service.explain(texts[0], by, model="" if isinstance(by, str) else model, **options)
@@ -101,6 +104,8 @@ class ClassifyUse:
             async for update in updates:
                 if isinstance(update, Explanation):
                     yield found + explanation(update, words)
+                    return
+        yield found + ended_early(stopper, words)
 
     def _title(self, name: str) -> str:
         return next((entry.title for entry in self._runtime.catalog.entries if entry.name == name), name)
@@ -142,12 +147,26 @@ def read_labels(text: Any) -> tuple[Label, ...]:
     return labels_from([{"name": name, "description": description} for name, _, description in pairs])
 
 
-def progress_words(update: LoadProgress | Waiting | Working, words: Messages) -> str:
+def progress_view(update: LoadProgress | Waiting | Working, words: Messages) -> str:
+    """How far it is, in words, and drawn where it is known."""
     if isinstance(update, LoadProgress):
-        return loading_words(update, words)
+        return note(loading_words(update, words))
     if isinstance(update, Waiting):
-        return waiting_words(update, words)
-    return words(f"classify.working_{update.step}", done=update.done, total=update.total)
+        return note(waiting_words(update, words))
+    if update.step in _COUNTED:
+        text = words(f"classify.working_{update.step}", done=update.done, total=update.total)
+    elif update.step in _WEIGHED:
+        text = words(f"classify.working_{update.step}", done=size(update.done), total=size(update.total))
+    else:
+        text = words(f"models.step_{update.step}", place=1)
+    return note(text) + meter(update.done, update.total)
+
+
+def ended_early(stopper: Stopper, words: Messages) -> str:
+    """That somebody ended it. Raises why, where that was the server."""
+    if stopper.error is not None:
+        raise stopper.error
+    return note(words("classify.stopped"))
 
 
 def worded_failure(error: Exception, words: Messages) -> str:

@@ -32,7 +32,7 @@ GATED = replace(EMBEDDED, name="llama-2-7b", access="gated", licence="Llama 2 Co
 
 
 def made(folder: Path, entry: Entry = EMBEDDED) -> Sharing:
-    return Sharing(find=lambda _: HEAD, home=lambda _: entry, checkpoint=lambda _, __: read_folder(folder))
+    return Sharing(find=lambda _, __: HEAD, home=lambda _: entry, checkpoint=lambda _, __: read_folder(folder))
 
 
 def everything(updates: AsyncGenerator[Any, None]) -> list[Any]:

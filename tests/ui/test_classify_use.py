@@ -122,7 +122,7 @@ def test_heads_of_several_labels_and_of_values_are_shown_as_such(
 
 def test_the_list_names_labels_first_then_the_kept_heads(runtime: Runtime) -> None:
     keep_head(runtime, "listed")
-    choices = ClassifyUse(runtime).classifiers("ko")
+    choices = ClassifyUse(runtime).classifiers("ko", OWNER)
     assert choices[0] == (messages("ko")("classify.zero_shot"), LABELS)
     assert ("listed", "listed") in choices
 
