@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import gradio as gr
 import httpx
 import pytest
 from gradio_client import Client
@@ -101,3 +102,8 @@ def listen_and_leave(api: str, index: int, data: list[Any]) -> None:
                 heard += "process_generating" in line
                 if heard == 5:
                     return
+
+
+def test_the_server_looks_for_requests_less_often_than_gradio_would(app: tuple[Any, Any]) -> None:
+    queue, usual = app[1]._queue, gr.Blocks()._queue
+    assert queue.sleep_when_free > usual.sleep_when_free > 0
