@@ -32,9 +32,11 @@ class Catalog:
         raise UnknownModel(name, near[0] if near else names[0])
 
     def for_visitors(self, default: str) -> Catalog:
-        """The same with only what visitors may choose, `default` among it and first."""
-        allowed = [entry for entry in self.entries if self.allowed is None or entry.name in self.allowed]
+        """The same with only what visitors may choose, `default` among it and first, and the bases of adapters."""
         first = self.find(default)
+        chosen = [entry for entry in self.entries if self.allowed is None or entry.name in self.allowed]
+        bases = {entry.base for entry in (first, *chosen)}
+        allowed = [entry for entry in self.entries if entry in chosen or entry.name in bases]
         return Catalog((first, *(entry for entry in allowed if entry is not first)))
 
 
@@ -86,6 +88,11 @@ def read_catalog(model: str, file: Path | None = None) -> tuple[Catalog, str]:
     for number, name in enumerate(own.visitors or ()):
         if name not in {entry.name for entry in entries}:
             raise BadCatalog(str(file), 1, "visitors", f"entry {number + 1} is {name}, which is no model's name")
+    for entry in own.entries:
+        found = [other for other in entries if other.name == entry.base and other.format != "gguf" and not other.base]
+        if entry.base and not found:
+            problem = f"of {entry.name} is {entry.base}, which is no model in Hugging Face or Meta's format here"
+            raise BadCatalog(str(file), 1, "base", problem)
     default = catalog.find(model).name if model else EMBEDDED.name
     return Catalog(entries, allowed), default
 

@@ -49,6 +49,8 @@ class Entry:
     """A commit, tag or branch of `repo`; empty for the newest."""
     package: str = ""
     path: Path | None = None
+    base: str = ""
+    """The entry that a LoRA adapter, which `path` or `repo` then is, belongs to; empty for whole models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "revision": ("a commit, tag or branch", _matching(r"[\w][\w./-]{0,99}")),
     "package": ("a Python package's name", _matching(r"[A-Za-z_]\w{0,79}")),
     "path": ("a file's or folder's path", _matching(r"[^\x00]{1,1000}")),
+    "base": ("the name of a model", _matching(r"[a-z0-9][a-z0-9._-]{0,79}")),
+    "adapter": ("a folder's path, or OWNER/NAME on the Hub", _matching(r"[^\x00]{1,1000}")),
 }
 _SHAPE = ("parameters", "layers", "kv_heads", "head_size")
 
@@ -155,25 +159,46 @@ class _Reader:
                 raise self._bad(self._line(field, number), field, f"is not known here: {', '.join(_RULES)} are")
             if not rule[1](value):
                 raise self._bad(self._line(field, number), field, f"is {str(value)[:60]!r}, but it must be {rule[0]}")
+        if "adapter" in values or "base" in values:
+            values = self._adapter(number, values)
         wanted = [field.name for field in fields(Entry) if field.default is MISSING]
         values = {"title": values.get("name"), "repo": "", "access": "open", "licence": "", "link": "", **values}
         for field in wanted:
             if field not in values:
                 raise self._bad(self._start(number), field, "is missing")
+        return Entry(**self._placed(number, values))
+
+    def _placed(self, number: int, values: dict[str, Any]) -> dict[str, Any]:
+        """The same with its path found; of a repository, everything must be known that nothing is downloaded for."""
         if bool(values["repo"]) == ("path" in values):
             raise self._bad(self._start(number), "repo", "or path is needed, and not both")
+        needed = ("parameters",) if values.get("base") else _SHAPE
         if "path" in values:
-            values |= {"path": self._existing(number, values["path"]), "access": "local"}
-        elif any(not values.get(field) for field in _SHAPE):
-            raise self._bad(self._start(number), ", ".join(_SHAPE), "are needed, as nothing is downloaded to know them")
-        elif values["format"] == "gguf" and not (values.get("file") or values.get("package")):
+            return {**values, "path": self._existing(number, values["path"]), "access": "local"}
+        if any(not values.get(field) for field in needed):
+            raise self._bad(self._start(number), ", ".join(needed), "are needed, as nothing is downloaded to know them")
+        if values["format"] == "gguf" and not (values.get("file") or values.get("package")):
             raise self._bad(self._start(number), "file", "is missing: a repository may have many .gguf files")
-        return Entry(**values)
+        return values
 
-    def _existing(self, number: int, text: str) -> Path:
+    def _adapter(self, number: int, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The same with the adapter's place as that of a model."""
+        for field in ("adapter", "base"):
+            if field not in values:
+                raise self._bad(self._start(number), field, "is missing: an adapter and its base belong together")
+        for field in ("repo", "path", "format", "file", "package"):
+            if field in values:
+                raise self._bad(self._line(field, number), field, "has no place beside adapter")
+        place, others = values["adapter"], {name: value for name, value in values.items() if name != "adapter"}
+        is_repo = _RULES["repo"][1](place) and not (self._path.parent / place).exists()
+        if not is_repo:
+            self._existing(number, place, "adapter")
+        return {**others, "format": "hf", "repo" if is_repo else "path": place}
+
+    def _existing(self, number: int, text: str, field: str = "path") -> Path:
         path = (self._path.parent / Path(text).expanduser()).resolve()
         if not path.exists():
-            raise self._bad(self._line("path", number), "path", f"is {text}, which is not there")
+            raise self._bad(self._line(field, number), field, f"is {text}, which is not there")
         return path
 
     def _visitors(self, names: Any) -> tuple[str, ...] | None:

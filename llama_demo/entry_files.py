@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_demo.catalog import Entry
-from llama_demo.checkpoints import gguf
+from llama_demo.checkpoints import adapter, gguf
 from llama_demo.checkpoints.llama import EMBEDDING, OUTPUT
 from llama_demo.checkpoints.meta_params import VOCABULARY, read_params
 from llama_demo.checkpoints.safetensors_read import read_tensors
@@ -17,6 +17,7 @@ from llama_demo.errors import BadCheckpoint
 from llama_demo.placement import BYTES_EACH, Model
 
 ARCHITECTURES = frozenset({"LlamaForCausalLM", "LlamaForSequenceClassification"})
+ADAPTER_FILES = (adapter.CONFIG, adapter.WEIGHTS)
 META_FILES = ("params.json", "consolidated.*.pth", "tokenizer.model", "checklist.chk")
 HUB_FILES = (
     "config.json",
@@ -42,6 +43,8 @@ def wanted_files(entry: Entry) -> tuple[str, ...]:
     """The files of a repository that loading needs."""
     if entry.file:
         return (entry.file,)
+    if entry.base:
+        return ADAPTER_FILES
     return META_FILES if entry.format == "meta" else HUB_FILES
 
 

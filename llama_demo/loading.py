@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import util
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from llama_demo import hub, prompts
 from llama_demo.catalog import Catalog, Entry, choose_default
 from llama_demo.checkpoints import gguf
+from llama_demo.checkpoints.adapter import WEIGHTS, read_adapter
 from llama_demo.checkpoints.gguf_source import read_gguf
 from llama_demo.checkpoints.llama import Checkpoint, read_folder
 from llama_demo.devices import CPU
@@ -35,6 +36,9 @@ ANALYSIS = "/analysis"
 ANALYSIS_BYTES = 450_000_000
 """What the second graph takes beside its weights: the compiled head, a context's cache, slices of logits."""
 
+ADAPTER_HEAD_ROOM_BYTES = 50_000_000
+"""What an adapter's own batching takes beside its weights and its cache."""
+
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _REQUIREMENTS = "pip install -r requirements.txt"
 
@@ -46,13 +50,18 @@ class LoadedModel:
     entry: Entry
     engine: Engine
     tokenizer: Tokenizer
+    let_go: Callable[[], None] = lambda: None
+    """Called once it is closed."""
 
     @property
     def healthy(self) -> bool:
         return self.engine.healthy
 
     def close(self) -> None:
-        self.engine.close()
+        try:
+            self.engine.close()
+        finally:
+            self.let_go()
 
 
 class Loader:
@@ -75,6 +84,8 @@ class Loader:
     def plans(self, name: str) -> list[Plan]:
         """The best way to run `name`, on each of the devices that do equally well. Raises as `plan`."""
         entry = self._catalog.find(name.removesuffix(ANALYSIS))
+        if entry.base:
+            return [self._adapter_plan(entry, base) for base in self.plans(entry.base)]
         if not name.endswith(ANALYSIS):
             return self.planner.as_good(entry)
         generator = self.planner.best(entry)
@@ -82,6 +93,19 @@ class Loader:
             raise Unsupported("a second graph", entry.name)
         share = Share(CPU, generator.weight_bytes, ANALYSIS_BYTES, HEAD_ROOM_BYTES)
         return [Plan("openvino", generator.precision, (share,), 1)]
+
+    def _adapter_plan(self, entry: Entry, base: Plan) -> Plan:
+        """Beside its base: its own weights, and a cache like the base's. Raises `Unsupported`, `BadCheckpoint`."""
+        if base.way == "openvino":
+            raise Unsupported(
+                "adapters, as it runs through OpenVINO here; name a Hugging Face folder as base", entry.base
+            )
+        if entry.path is not None:
+            read_adapter(entry.path)
+        weights = (entry.path / WEIGHTS).stat().st_size if entry.path is not None else entry.parameters * 4
+        each = weights // len(base.shares)
+        shares = [replace(share, weight_bytes=each, head_room_bytes=ADAPTER_HEAD_ROOM_BYTES) for share in base.shares]
+        return replace(base, shares=tuple(shares))
 
     def ways(self, name: str) -> list[Plan]:
         """Every way to run `name` here, best first; none where nothing fits. Raises `UnknownModel`."""
@@ -93,7 +117,7 @@ class Loader:
         Raises `UnknownModel`."""
         entry = self._catalog.find(name)
         try:
-            return name if self.planner.best(entry).way != "openvino" else name + ANALYSIS
+            return name if entry.base or self.planner.best(entry).way != "openvino" else name + ANALYSIS
         except DoesNotFit:
             return name
 
@@ -123,18 +147,42 @@ class Loader:
         tokenizer.chat_template = tokenizer.chat_template or prompts.template_for(entry.name)
         report(LoadProgress("load"))
         engine = self._start(entry, plan, files, tokenizer, analyses=name.endswith(ANALYSIS))
+        return _warmed_up(LoadedModel(entry, engine, tokenizer), report)
+
+    def load_adapter(self, name: str, base: LoadedModel, let_go: Callable[[], None], report: Report) -> LoadedModel:
+        """Loads the adapter `name` onto `base`, which stays loaded until `let_go` is called, here or by its closing.
+
+        Blocks. Raises `WrongBase`, `BadCheckpoint`, `HubUnavailable`, `MemoryError`.
+        """
+        from llama_demo.engines.transformers import TransformersEngine
+
+        report = _timed(report)
         try:
-            report(LoadProgress("warm_up"))
-            _warm_up(engine)
+            entry, engine = self._catalog.find(name), base.engine
+            assert isinstance(engine, TransformersEngine), "the plan refuses others"
+            plan = self.plan(name)
+            files = self._cache.files(entry, plan, report)
+            report(LoadProgress("load"))
+            made = TransformersEngine(
+                files.weights,
+                name=name,
+                eos_ids=base.tokenizer.eos_ids,
+                context_tokens=engine.context_tokens,
+                cache_bytes=plan.cache_bytes,
+                base=engine,
+            )
         except BaseException:
-            engine.close()
+            let_go()
             raise
-        return LoadedModel(entry, engine, tokenizer)
+        return _warmed_up(LoadedModel(entry, made, base.tokenizer, let_go), report)
 
     def checkpoint(self, name: str, report: Report) -> Checkpoint:
         """The files that `name` is read from, to be written in another form: fetched and converted first where they
         must be. Blocks; raises as `load`."""
-        files = self._files(self._catalog.find(name), _timed(report))
+        entry = self._catalog.find(name)
+        if entry.base:
+            raise Unsupported("being written in another form, as an adapter", name)
+        files = self._files(entry, _timed(report))
         if files.weights.is_file():
             return read_gguf(files.weights, files.tokenizer)
         return replace(read_folder(files.weights), tokenizer=files.tokenizer)
@@ -194,6 +242,16 @@ def _timed(report: Report) -> Report:
         report(LoadProgress(progress.step, progress.done_bytes, progress.total_bytes, progress.place, seconds))
 
     return tell
+
+
+def _warmed_up(model: LoadedModel, report: Report) -> LoadedModel:
+    try:
+        report(LoadProgress("warm_up"))
+        _warm_up(model.engine)
+    except BaseException:
+        model.close()
+        raise
+    return model
 
 
 def _warm_up(engine: Engine) -> None:

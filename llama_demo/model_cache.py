@@ -46,6 +46,9 @@ class ModelCache:
 
         Raises `NoModel`, `HubUnavailable`, `DiskFull`, `BadCheckpoint`, and `OSError` where it cannot be written.
         """
+        if entry.base:
+            folder = entry.path or self._downloaded(entry, report)
+            return Files(folder, folder)
         if entry.format == "hf" and entry.path is not None:
             return Files(entry.path, self._tokenizer_folder(entry.path))
         source = entry.path or find_packaged(entry.package) or self._downloaded(entry, report)

@@ -37,6 +37,8 @@ MEMORY_SHARE = 0.8
 """Of what is free at the start: the page, the tokenizers and the system need the rest."""
 GPU_SHARE = 0.95
 """Of what a GPU has free at the start."""
+PROGRESS_SECONDS = 0.1
+"""An adapter's load tells so often of its base's."""
 WAIT_SECONDS = 60.0
 """How long a request waits for memory that others hold."""
 
@@ -168,11 +170,27 @@ class Runtime:
 
     def _plan(self, name: str) -> Plan:
         self.catalog.find(name.removesuffix(ANALYSIS))
-        first, *others = (_counted(placement) for placement in self._loader.plans(name))
+        placements = self._loader.plans(name)
+        if base := self._base(name):
+            where = self.registry.status(base).device
+            placements = [plan for plan in placements if plan.device == where] or placements[:1]
+        first, *others = map(_counted, placements)
         return replace(first, others=tuple(others))
 
+    def _base(self, name: str) -> str:
+        return self._everything.find(name.removesuffix(ANALYSIS)).base
+
     def _load(self, name: str, plan: Plan, report: Callable[[LoadProgress], None]) -> LoadedModel:
-        return self._loader.load(name, report, plan.device)
+        base = self._base(name)
+        if not base:
+            return self._loader.load(name, report, plan.device)
+        ticket = self.registry.request(base)
+        try:
+            while (lease := ticket.wait(PROGRESS_SECONDS)) is None:
+                report(ticket.progress)
+        finally:
+            ticket.cancel()
+        return self._loader.load_adapter(name, lease.value, lease.release, report)
 
 
 def _allowance(settings: Settings) -> Allowance | None:

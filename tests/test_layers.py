@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("limits", "credentials", "settings", "devices", "observe", "table_lines"),
     ("budgets",),
     ("values", "messages", "visitors"),
-    ("hub_errors", "push_errors", "visitor_errors", "api_errors"),
+    ("hub_errors", "model_errors", "push_errors", "visitor_errors", "api_errors"),
     ("errors",),
 )
 """From the top down. A module imports from the lines below its own, and never from a neighbour on its line."""
@@ -55,7 +55,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
         "engines/transformers",
     ),
     "transformers": ("engines/transformers", "model_cache", "classify/adapter"),
-    "peft": ("classify/adapter",),
+    "peft": ("classify/adapter", "engines/transformers"),
     "openvino": ("engines/openvino",),
     "openvino_genai": ("engines/openvino",),
     "gguf": ("checkpoints",),

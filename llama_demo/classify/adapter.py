@@ -7,7 +7,6 @@ refused.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from llama_demo import hub
+from llama_demo.checkpoints.adapter import CONFIG, WEIGHTS, read_adapter
 from llama_demo.checkpoints.llama import float_slices
 from llama_demo.checkpoints.safetensors_read import read_tensors
 from llama_demo.checkpoints.whole import replacing_folder
 from llama_demo.entry_files import HUB_FILES, read_config
-from llama_demo.errors import BadHead, UntrainedHead, WrongBackbone
+from llama_demo.errors import BadCheckpoint, BadHead, UntrainedHead, WrongBackbone
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _SCORE = f"{_PREFIX}score.weight"
 _TOKENIZER = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json")
@@ -62,15 +61,9 @@ def merged(folder: Path, cache_dir: Path) -> Path:
 def _checked(folder: Path) -> dict[str, Any]:
     title = str(folder)
     try:
-        config = dict(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        raise BadHead(title, f"its {CONFIG} cannot be read") from None
-    if config.get("peft_type") != "LORA":
-        raise BadHead(title, f"it is an adapter of the kind {config.get('peft_type')}, and only LORA is read")
-    if not (folder / WEIGHTS).is_file():
-        pickled = (folder / "adapter_model.bin").is_file()
-        problem = "its weights are a pickled file, which could run a stranger's program" if pickled else f"no {WEIGHTS}"
-        raise BadHead(title, problem)
+        config = read_adapter(folder)
+    except BadCheckpoint as error:
+        raise BadHead(title, error.problem) from None
     tensors = read_tensors(folder)
     if _SCORE not in tensors:
         raise UntrainedHead(title, "the head was not saved with the adapter: its modules_to_save must name score")

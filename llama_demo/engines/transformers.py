@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from llama_demo.engines import Abilities, transformers_scoring
 from llama_demo.engines.ids import check_endings, check_text
 from llama_demo.engines.stream import TokenStream
+from llama_demo.engines.transformers_adapter import adapted
 from llama_demo.engines.transformers_batch import Batch, Request
 from llama_demo.engines.transformers_split import OneByOne, device_map
 from llama_demo.errors import (
@@ -53,10 +54,11 @@ class TransformersEngine:
     `reproducible` computes in float32 whatever `dtype` says: rounding then differs by some 1e-6 with the company in a
     batch, and a seeded text among others is all but always the one it is alone. `cache_bytes` bounds the KV cache.
 
-    A `LlamaForSequenceClassification` has features only.
+    A `LlamaForSequenceClassification` has features only. With `base`, `folder` is a LoRA adapter for that engine's
+    model, whose weights are shared; it must stay open for as long.
 
     Raises `BadCheckpoint` for files that are not what they claim, `DoesNotFit` where `cache_bytes` holds less than
-    one context, `MemoryError` where weights and cache do not fit.
+    one context, `MemoryError` where weights and cache do not fit, and `WrongBase`.
     """
 
     abilities = Abilities(generate=True, score=True, embed=True)
@@ -72,35 +74,41 @@ class TransformersEngine:
         dtype: str = "auto",
         cache_bytes: int | None = None,
         reproducible: bool = False,
+        base: TransformersEngine | None = None,
     ) -> None:
         self.name = name
         self.context_tokens = context_tokens
+        self._layers: dict[str, int] = dict(layers or {"cpu": 0}) if base is None else base._layers
         self._eos_ids = frozenset(eos_ids)
         self._closing = False
         self._close_lock = threading.Lock()
         self._analysis = threading.Lock()
         with _out_of_memory():
-            self._model = _load(folder, layers or {"cpu": 0}, "float32" if reproducible else dtype)
+            if base is None:
+                self._model = _load(folder, self._layers, "float32" if reproducible else dtype)
+            else:
+                with base._turn() as model:
+                    self._model = adapted(model, folder, name=name, base_name=base.name)
             if not _writes(self._model):
                 self.abilities = Abilities(generate=False, score=False, embed=True)
             self._vocabulary = int(self._model.config.vocab_size)
             self._hidden_size = int(self._model.config.hidden_size)
-            pages = self._pages(cache_bytes, layers)
+            pages = self._pages(cache_bytes)
             self._batch: Batch | OneByOne
-            if layers is not None and len(layers) > 1:
+            if len(self._layers) > 1:
                 self._batch = OneByOne(self._model, pages * self._page_bytes)
             else:
                 self._batch = Batch(self._model, pages)
-        self.resident_bytes = _bytes(self._model) + self._batch.cache_bytes
+        shared = _bytes(base._model) if base is not None else 0
+        self.resident_bytes = _bytes(self._model) - shared + self._batch.cache_bytes
 
-    def _pages(self, cache_bytes: int | None, layers: Mapping[str, int] | None) -> int:
-        least = math.ceil(self.context_tokens / PAGE_TOKENS) + (0 if layers and len(layers) > 1 else 1)
+    def _pages(self, cache_bytes: int | None) -> int:
+        least = math.ceil(self.context_tokens / PAGE_TOKENS) + (0 if len(self._layers) > 1 else 1)
         if cache_bytes is None:
             return DEFAULT_CONTEXTS * least
         pages = cache_bytes // self._page_bytes
         if pages < least:
-            devices = ", ".join(layers or ("cpu",))
-            raise DoesNotFit(self.name, devices, least * self._page_bytes, cache_bytes)
+            raise DoesNotFit(self.name, ", ".join(self._layers), least * self._page_bytes, cache_bytes)
         return pages
 
     @property

@@ -1,0 +1,28 @@
+"""A LoRA adapter's folder in PEFT's format, checked before anything is loaded from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from llama_demo.errors import BadCheckpoint
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def read_adapter(folder: Path) -> dict[str, Any]:
+    """Its configuration. Raises `BadCheckpoint` where it is no LoRA adapter whose weights can be read safely."""
+    title = str(folder)
+    try:
+        config = dict(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        raise BadCheckpoint(title, f"its {CONFIG} cannot be read") from None
+    if config.get("peft_type") != "LORA":
+        kind = config.get("peft_type")
+        raise BadCheckpoint(title, f"it is an adapter of the kind {kind}, and only LORA is read")
+    if not (folder / WEIGHTS).is_file():
+        pickled = (folder / "adapter_model.bin").is_file()
+        problem = "its weights are a pickled file, which could run a stranger's program" if pickled else f"no {WEIGHTS}"
+        raise BadCheckpoint(title, problem)
+    return config
