@@ -47,6 +47,8 @@ class Entry:
     """The GGUF file in `repo`."""
     revision: str = ""
     """A commit, tag or branch of `repo`; empty for the newest."""
+    pretraining_tp: int = 0
+    """In so many slices matrices are multiplied where transformers runs it; 0 for what the checkpoint says."""
     package: str = ""
     path: Path | None = None
     base: str = ""
@@ -93,6 +95,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "quantization": _one_of("q4_0", "q8_0", "f16"),
     "file": ("the name of a .gguf file", _matching(r"[\w.-]{1,190}\.gguf")),
     "revision": ("a commit, tag or branch", _matching(r"[\w][\w./-]{0,99}")),
+    "pretraining_tp": ("a whole number from 1 to 64", lambda value: type(value) is int and 1 <= value <= 64),
     "package": ("a Python package's name", _matching(r"[A-Za-z_]\w{0,79}")),
     "path": ("a file's or folder's path", _matching(r"[^\x00]{1,1000}")),
     "base": ("the name of a model", _matching(r"[a-z0-9][a-z0-9._-]{0,79}")),

@@ -217,7 +217,8 @@ class Loader:
         from llama_demo.engines.transformers import TransformersEngine
 
         layers = {share.device.replace(CPU, "cpu"): share.layers for share in plan.shares}
-        return TransformersEngine(files.weights, **facts, layers=layers, dtype=self._dtype(plan, files))
+        facts |= {"dtype": self._dtype(plan, files), "pretraining_tp": entry.pretraining_tp}
+        return TransformersEngine(files.weights, **facts, layers=layers)
 
     def _dtype(self, plan: Plan, files: Files) -> str:
         """The settings' own; for `auto` the checkpoint's, but what the plan for a GPU says where that is less."""

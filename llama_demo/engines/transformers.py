@@ -26,6 +26,7 @@ from llama_demo.engines.ids import check_endings, check_text
 from llama_demo.engines.stream import TokenStream
 from llama_demo.engines.transformers_adapter import adapted
 from llama_demo.engines.transformers_batch import Batch, Request
+from llama_demo.engines.transformers_slices import slice_model
 from llama_demo.engines.transformers_split import OneByOne, device_map
 from llama_demo.errors import (
     BadCheckpoint,
@@ -55,7 +56,8 @@ class TransformersEngine:
     batch, and a seeded text among others is all but always the one it is alone. `cache_bytes` bounds the KV cache.
 
     A `LlamaForSequenceClassification` has features only. With `base`, `folder` is a LoRA adapter for that engine's
-    model, whose weights are shared; it must stay open for as long.
+    model, whose weights are shared; it must stay open for as long. `pretraining_tp` is the checkpoint's own where it is
+    0; above 1, matrices are multiplied in so many slices.
 
     Raises `BadCheckpoint` for files that are not what they claim, `DoesNotFit` where `cache_bytes` holds less than
     one context, `MemoryError` where weights and cache do not fit, and `WrongBase`.
@@ -75,6 +77,7 @@ class TransformersEngine:
         cache_bytes: int | None = None,
         reproducible: bool = False,
         base: TransformersEngine | None = None,
+        pretraining_tp: int = 0,
     ) -> None:
         self.name = name
         self.context_tokens = context_tokens
@@ -86,6 +89,7 @@ class TransformersEngine:
         with _out_of_memory():
             if base is None:
                 self._model = _load(folder, self._layers, "float32" if reproducible else dtype)
+                self._slice(folder, pretraining_tp)
             else:
                 with base._turn() as model:
                     self._model = adapted(model, folder, name=name, base_name=base.name)
@@ -101,6 +105,17 @@ class TransformersEngine:
                 self._batch = Batch(self._model, pages)
         shared = _bytes(base._model) if base is not None else 0
         self.resident_bytes = _bytes(self._model) - shared + self._batch.cache_bytes
+
+    def _slice(self, folder: Path, asked: int) -> None:
+        slices = asked or getattr(self._model.config, "pretraining_tp", None) or 1
+        if slices == 1:
+            return
+        if getattr(self._model, "is_quantized", False) or len(self._layers) > 1:
+            raise Unsupported(f"pretraining_tp {slices} in 8 or 4 bits, or over several devices", self.name)
+        try:
+            slice_model(self._model, slices)
+        except ValueError as error:
+            raise BadCheckpoint(str(folder), f"its pretraining_tp is {slices}, and {error}") from None
 
     def _pages(self, cache_bytes: int | None) -> int:
         least = math.ceil(self.context_tokens / PAGE_TOKENS) + (0 if len(self._layers) > 1 else 1)
