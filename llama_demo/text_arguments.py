@@ -39,6 +39,7 @@ def add_generate_arguments(command: argparse.ArgumentParser, words: Messages) ->
     command.add_argument("--stop", action="append", default=[], metavar="TEXT", help=words("cli.stop"))
     command.add_argument("--n", default="1", metavar="NUMBER", help=words("cli.n"))
     command.add_argument("--trim", action="store_true", help=words("cli.trim"))
+    command.add_argument("--as-chat", action="store_true", help=words("cli.as_chat"))
 
 
 def add_score_arguments(command: argparse.ArgumentParser, words: Messages) -> None:

@@ -32,7 +32,9 @@ def generate(parsed: argparse.Namespace, settings: Settings, words: Messages) ->
     """Continues a text, or every text of a file. Returns the exit status."""
     sampling = Sampling(**_given_sampling(parsed))
     stops = tuple(stop.replace("\\n", "\n") for stop in parsed.stop)
-    request = CompletionRequest(_text(parsed), sampling, stops, _number(parsed.n), trim=parsed.trim)
+    request = CompletionRequest(
+        _text(parsed), sampling, stops, _number(parsed.n), as_chat=parsed.as_chat, trim=parsed.trim
+    )
     # The limits are for visitors; here is the machine's owner.
     longest = max(settings.max_new_tokens, sampling.max_new_tokens)
     with _runtime(replace(settings, max_new_tokens=longest)) as runtime:

@@ -13,6 +13,8 @@ from llama_demo.ui.classify import build_classify
 from llama_demo.ui.classify_endpoints import add_classify_endpoints
 from llama_demo.ui.display import speak
 from llama_demo.ui.endpoints import add_endpoints
+from llama_demo.ui.file_runs import PUBLIC_BYTES
+from llama_demo.ui.files import DELETE_CACHE, build_runs
 from llama_demo.ui.header import build_footer, build_header
 from llama_demo.ui.models import build_models
 from llama_demo.ui.text import build_text
@@ -22,12 +24,10 @@ from llama_demo.ui.words import Wording
 if TYPE_CHECKING:
     from llama_demo.runtime import Runtime
 
-_STYLES = ("page.css", "chat.css", "conversations.css", "text.css", "classify.css", "models.css")
+_STYLES = ("page.css", "chat.css", "conversations.css", "text.css", "classify.css", "models.css", "files.css")
 _HEAD = '<meta name="viewport" content="width=device-width, initial-scale=1, interactive-widget=resizes-content">'
 _SESSIONS = 500
 """Gradio keeps some 80 kB of each visit. Ours needs none of it, so only as much as may be in use is kept."""
-_FILES_SECONDS = (600, 3600)
-"""How often Gradio looks for files that were uploaded or made for a download, and how old it lets them grow."""
 _SPARE_EVENTS = 64
 """Of Gradio's places for running events, beside those that the runtime's own line can hold."""
 _LOOK_SECONDS = 0.01
@@ -40,14 +40,15 @@ def build(runtime: Runtime) -> Any:
     words = runtime.messages()
     wording = Wording(runtime.messages)
     with gr.Blocks(
-        title=words("page.name"), analytics_enabled=False, fill_width=True, delete_cache=_FILES_SECONDS
+        title=words("page.name"), analytics_enabled=False, fill_width=True, delete_cache=DELETE_CACHE
     ) as page:
+        runs = build_runs(runtime, page)
         model, language = build_header(runtime, wording)
         with gr.Tabs(elem_id="tabs"):
             with wording.make(gr.Tab, {"label": "chat.tab"}, id="chat"):
                 build_chat(runtime, wording, model)
             with wording.make(gr.Tab, {"label": "text.tab"}, id="text", elem_id="text-tab"):
-                build_text(runtime, wording, model)
+                build_text(runtime, wording, model, runs)
             with wording.make(gr.Tab, {"label": "classify.tab"}, id="classify", elem_id="classify-tab"):
                 build_classify(runtime, wording, model)
             with wording.make(gr.Tab, {"label": "models.tab"}, id="models", elem_id="models-tab"):
@@ -76,6 +77,7 @@ def launch_options(runtime: Runtime) -> dict[str, Any]:
         "pwa": False,
         "auth": None if runtime.users is None else runtime.users.check,
         "auth_message": runtime.messages()("page.sign_in"),
+        "max_file_size": PUBLIC_BYTES if runtime.settings.public else None,
         "state_session_capacity": _SESSIONS,
         "max_threads": runtime.settings.concurrent + runtime.settings.queue + _SPARE_EVENTS,
     }

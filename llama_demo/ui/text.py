@@ -5,17 +5,22 @@ The text, its branches and the choices live in the visitor's browser; the server
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from llama_demo.text_files import completing
 from llama_demo.ui.completions import Completions
+from llama_demo.ui.file_runs import FileRuns, Plan
+from llama_demo.ui.files import build_files
 from llama_demo.ui.header import model_label
 from llama_demo.ui.sampling_controls import sampling_controls
 from llama_demo.ui.words import Wording
-from llama_demo.values import MAX_ALTERNATIVES, Sampling
+from llama_demo.values import MAX_ALTERNATIVES, CompletionRequest, Sampling
 
 if TYPE_CHECKING:
     from llama_demo.messages import Messages
@@ -48,6 +53,7 @@ TEMPLATE = """
     <button type="button" role="tab" data-view="text" data-word="view_text"></button>
     <button type="button" role="tab" data-view="tokens" data-word="view_tokens"></button>
     <button type="button" role="tab" data-view="compare" data-word="view_compare"></button>
+    <button type="button" role="tab" data-view="files" data-word="view_files"></button>
   </div>
   <button type="button" id="show-text-settings" class="quiet" data-word="settings"></button>
 </div>
@@ -87,17 +93,22 @@ TEMPLATE = """
 _HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "multiple"}
 
 
-def build_text(runtime: Runtime, wording: Wording, model: Any) -> None:
-    """Fills the text tab. `model` is the header's picker."""
+def build_text(runtime: Runtime, wording: Wording, model: Any, runs: FileRuns) -> None:
+    """Fills the text tab. `model` is the header's picker, `runs` are the files in progress on the page."""
     completions = Completions(runtime)
     with gr.Row(elem_id="text"):
         with gr.Column(elem_id="text-column", min_width=0):
             bridge = _bridge(runtime, wording, completions)
+            files = gr.Column(elem_id="text-files", elem_classes="files", min_width=0)
         with gr.Column(elem_id="text-settings", elem_classes="drawer settings", scale=0, min_width=0):
             closer = wording.make(gr.Button, {"value": "chat.close"}, elem_classes="close", size="sm")
             controls = _settings(runtime, wording)
             reset = wording.make(gr.Button, {"value": "chat.reset"}, elem_id="reset-text-settings", size="sm")
     everything = [model, *controls]
+    with files:
+        mode = wording.make(gr.Radio, _modes, value="raw", render=False, elem_id="text-file-mode")
+        plan = partial(file_plan, runtime)
+        build_files(runtime, wording, runs, plan, [*everything, mode], own=[mode], prefix="text", column="prompt")
     bridge.run(fn=None, js="(...values) => window.llamaDemoText.start(values)", inputs=everything, **_HIDDEN)
     restoring = bridge.restore(fn=None, js="() => window.llamaDemoText.restored()", outputs=controls, **_HIDDEN)
     restoring.then(fn=None, js="() => window.llamaDemoText.settled()", **_HIDDEN)
@@ -112,6 +123,22 @@ def build_text(runtime: Runtime, wording: Wording, model: Any) -> None:
         **_HIDDEN,
     )
     answering.then(fn=None, js="() => window.llamaDemoText.ended()", **_HIDDEN)
+
+
+def file_plan(runtime: Runtime, values: Sequence[Any]) -> Plan:
+    """What is done with each row of a file, from the picked model, the settings and the way the text reaches the model.
+    Raises `InvalidParameter`, `InvalidUnicode`."""
+    model, *numbers, seed, n, stops, trim, mode = values
+    sampling = Sampling(**dict(zip(NAMES, numbers, strict=True)), seed=None if seed == "" else seed)
+    plain = tuple(stop.replace("\\n", "\n").replace("\\t", "\t") for stop in (stops or "").split("\n") if stop)
+    request = CompletionRequest("", sampling, plain, n, as_chat=mode == "chat", trim=trim is True)
+    name = model or runtime.default_model
+    return Plan(completing(runtime.generation, name, request), request.n, request)
+
+
+def _modes(words: Messages) -> dict[str, Any]:
+    choices = [(words("text.raw"), "raw"), (words("text.as_chat"), "chat")]
+    return {"label": words("text.mode"), "choices": choices}
 
 
 def page_words(words: Messages) -> dict[str, str]:
