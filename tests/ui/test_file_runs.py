@@ -211,7 +211,7 @@ def test_the_first_rows_are_shown_before_anything_is_done(section: Section) -> N
 
 def test_the_text_tabs_settings_are_what_is_done_with_each_row() -> None:
     plan = file_plan(scripted(), ["", 0.5, 0.8, 20, 0.1, 1.2, 64, "", 3, "\\n\nEND", True, "chat"])
-    wanted = Sampling(64, 0.5, 0.8, 20, 0.1, 1.2, None)
+    wanted = Sampling(64, 0.5, 0.8, 20, 0.1, 1.2)
     assert plan.asked == CompletionRequest("", wanted, ("\n", "END"), 3, as_chat=True, trim=True)
     assert (plan.places, plan.task.fixed) == (3, {"model": EMBEDDED.name})
     with pytest.raises(InvalidParameter):
