@@ -16,6 +16,7 @@ from typing import Any
 
 from llama_demo.batch import BatchProgress
 from llama_demo.errors import InvalidSetting, NotUtf8
+from llama_demo.leasing import Stopper
 from llama_demo.messages import Messages
 from llama_demo.observe import LOG
 from llama_demo.progress_line import ProgressLine
@@ -24,7 +25,10 @@ from llama_demo.settings import Settings
 from llama_demo.tables import open_table
 from llama_demo.text_files import TextTask, check_file, completing, run_file, scoring
 from llama_demo.values import Completion, CompletionRequest, Sampling, ScoredText, ScoredToken
+from llama_demo.visitors import Role, Visitor
 
+OWNER = Visitor("", Role.OWNER)
+"""Limits are for visitors; here is the machine's owner."""
 _SCORE_FIGURES = ("logprob", "rank", "entropy")
 
 
@@ -35,13 +39,12 @@ def generate(parsed: argparse.Namespace, settings: Settings, words: Messages) ->
     request = CompletionRequest(
         _text(parsed), sampling, stops, _number(parsed.n), as_chat=parsed.as_chat, trim=parsed.trim
     )
-    # The limits are for visitors; here is the machine's owner.
     longest = max(settings.max_new_tokens, sampling.max_new_tokens)
     with _runtime(replace(settings, max_new_tokens=longest)) as runtime:
         if parsed.input is not None:
-            task = completing(runtime.generation, runtime.default_model, request)
+            task = completing(runtime.generation, runtime.default_model, request, OWNER)
             return _file(parsed, task, words, max(1, settings.concurrent // request.n))
-        updates = runtime.generation.complete(request, model=runtime.default_model)
+        updates = runtime.generation.complete(request, model=runtime.default_model, stopper=Stopper(OWNER))
         completion = asyncio.run(_stream(updates, show=not parsed.json and request.n == 1))
     if completion.trimmed_tokens:
         print(words("text.trimmed", count=completion.trimmed_tokens), file=sys.stderr)
@@ -58,8 +61,10 @@ def score(parsed: argparse.Namespace, settings: Settings, words: Messages) -> in
     top_k, text = _number(parsed.top_k), _text(parsed)
     with _runtime(settings) as runtime:
         if parsed.input is not None:
-            return _file(parsed, scoring(runtime.generation, runtime.default_model), words, 1)
-        scored = asyncio.run(_scored(runtime.generation.score(text, model=runtime.default_model, top_k=top_k)))
+            return _file(parsed, scoring(runtime.generation, runtime.default_model, OWNER), words, 1)
+        scored = asyncio.run(
+            _scored(runtime.generation.score(text, model=runtime.default_model, top_k=top_k, stopper=Stopper(OWNER)))
+        )
     if parsed.json:
         print(json.dumps(asdict(scored), indent=2, ensure_ascii=False))
         return 0

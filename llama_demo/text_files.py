@@ -23,12 +23,14 @@ from llama_demo.errors import (
     MessageTooLong,
     PromptTooLong,
 )
-from llama_demo.generation import Generation
+from llama_demo.generation import Generation, Stopper
 from llama_demo.table_output import ERROR, Output
 from llama_demo.tables import Row, Table, Value, check_table, text_of
 from llama_demo.values import Completion, CompletionRequest, ScoredText
+from llama_demo.visitor_errors import TookTooLong, TooManyRequests
+from llama_demo.visitors import Visitor
 
-_OWN_ERRORS = (EmptyMessage, EngineCrashed, ForgedTurn, InvalidUnicode, MessageTooLong, PromptTooLong)
+_OWN_ERRORS = (EmptyMessage, EngineCrashed, ForgedTurn, InvalidUnicode, MessageTooLong, PromptTooLong, TookTooLong)
 """What is a row's own fault, or may be; anything else would befall every other row too."""
 _ATTEMPTS = 3
 _BUSY_SECONDS = 1.0
@@ -51,12 +53,13 @@ class TextTask:
         return (*self.fixed, *self.made, ERROR)
 
 
-def completing(generation: Generation, model: str, request: CompletionRequest) -> TextTask:
+def completing(generation: Generation, model: str, request: CompletionRequest, visitor: Visitor) -> TextTask:
     """Completions as `request` asks for them, but of each row's own text."""
     names = [""] if request.n == 1 else [f"_{number + 1}" for number in range(request.n)]
 
     async def of(text: str) -> Mapping[str, Value]:
-        completion = await _last(generation.complete(replace(request, prompt=text), model=model), Completion)
+        wanted = replace(request, prompt=text)
+        completion = await _last(generation.complete(wanted, model=model, stopper=Stopper(visitor)), Completion)
         made: dict[str, Value] = {}
         for name, continuation in zip(names, completion.continuations, strict=True):
             made[f"completion{name}"] = continuation.text
@@ -67,11 +70,11 @@ def completing(generation: Generation, model: str, request: CompletionRequest) -
     return TextTask({"model": model}, made, of)
 
 
-def scoring(generation: Generation, model: str) -> TextTask:
+def scoring(generation: Generation, model: str, visitor: Visitor) -> TextTask:
     """Each row's perplexity, and how many tokens it has."""
 
     async def of(text: str) -> Mapping[str, Value]:
-        score = await _last(generation.score(text, model=model, top_k=1), ScoredText)
+        score = await _last(generation.score(text, model=model, top_k=1, stopper=Stopper(visitor)), ScoredText)
         return {"perplexity": score.perplexity, "tokens": len(score.tokens)}
 
     return TextTask({"model": model}, ("perplexity", "tokens"), of)
@@ -113,7 +116,7 @@ async def run_file(
 
 async def _patiently(attempt: Callable[[], Awaitable[T]], alone: asyncio.Lock) -> T:
     """What `attempt` gives. Where the engine crashed, it is tried again, one row at a time: the row that makes it crash
-    must not cost the others theirs. Where the server is busy, a file has time."""
+    must not cost the others theirs. Where the server is busy, or the visitor has used up the minute's allowance, a file has time."""
     crashes = 0
     while True:
         try:
@@ -125,7 +128,7 @@ async def _patiently(attempt: Callable[[], Awaitable[T]], alone: asyncio.Lock) -
             crashes += 1
             if crashes == _ATTEMPTS:
                 raise
-        except Busy:
+        except (Busy, TooManyRequests):
             await asyncio.sleep(_BUSY_SECONDS)
 
 

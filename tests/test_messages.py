@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_demo import api_errors, errors, hub_errors, model_errors, push_errors, visitor_errors, file_errors
+from llama_demo import api_errors, errors, file_errors, hub_errors, model_errors, push_errors, visitor_errors
 from llama_demo.messages import languages, messages, preferred, shortened, size
 
 PACKAGE = Path(errors.__file__).parent

@@ -12,6 +12,7 @@ from llama_demo.errors import Busy, EngineCrashed, NoModel
 from llama_demo.messages import messages
 from llama_demo.tables import Value, open_table
 from llama_demo.text_files import TextTask, run_file
+from llama_demo.visitor_errors import TooManyRequests
 from tests.text_file_runs import rows_of, write_prompts
 
 
@@ -46,13 +47,15 @@ def test_a_row_that_crashes_the_engine_is_tried_alone_and_costs_no_other_row_its
     assert sum("dog 2," in text for text in begun) == 3
 
 
-def test_a_busy_server_is_asked_again_until_it_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_server_or_one_that_lets_a_visitor_wait_is_asked_again_until_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(text_files, "_BUSY_SECONDS", 0.0)
     refusals = iter(range(5))
 
     def of(text: str) -> Mapping[str, Value]:
-        if next(refusals, None) is not None:
-            raise Busy(9, 1.0)
+        if (number := next(refusals, None)) is not None:
+            raise Busy(9, 1.0) if number % 2 else TooManyRequests(1.0)
         return {"length": len(text)}
 
     assert outcome(tmp_path, of) == BatchProgress(6, 0, 6)

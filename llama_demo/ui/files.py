@@ -10,7 +10,7 @@ from contextlib import aclosing
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gradio as gr
 
@@ -21,6 +21,7 @@ from llama_demo.ui.words import Wording
 
 if TYPE_CHECKING:
     from llama_demo.runtime import Runtime
+    from llama_demo.visitors import Visitor
 
 KEPT_SECONDS = 86_400
 DELETE_CACHE = (3_600, KEPT_SECONDS)
@@ -42,46 +43,17 @@ def build_files(
     runtime: Runtime,
     wording: Wording,
     runs: FileRuns,
-    make: Callable[[Sequence[Any]], Plan],
+    make: Callable[[Sequence[Any], Visitor], Plan],
     inputs: Sequence[Any],
     *,
     own: Sequence[Any] = (),
     prefix: str,
     column: str,
 ) -> None:
-    """Fills a column with the section. `make` turns the values of `inputs` into what is done with each row, and raises
-    `InvalidInput`; those `own` of the section are rendered in it. `column` is the texts' unless the visitor chooses
-    another. `prefix` begins the ids."""
-    wording.make(gr.Markdown, partial(_intro, public=runtime.settings.public), elem_classes="intro")
-    source = wording.make(
-        gr.File,
-        {"label": "files.source"},
-        file_types=[*CSV_NAMES, *JSONL_NAMES],
-        height=110,
-        elem_id=f"{prefix}-file-source",
-    )
-    chosen = wording.make(
-        gr.Dropdown,
-        {"label": "files.column"},
-        choices=[],
-        visible=False,
-        interactive=True,
-        elem_id=f"{prefix}-file-column",
-    )
-    for component in own:
-        component.render()
-    preview = gr.HTML(visible=False, elem_id=f"{prefix}-file-preview", elem_classes="file-preview", padding=False)
-    with gr.Column(elem_classes="file-foot"):
-        status = gr.HTML(_status(FileView(), runtime.messages()), elem_id=f"{prefix}-file-status", padding=False)
-        with gr.Row(elem_classes="file-actions"):
-            start = wording.make(
-                gr.Button, {"value": "files.run"}, variant="primary", interactive=False, elem_id=f"{prefix}-file-run"
-            )
-            cancel = wording.make(gr.Button, {"value": "files.cancel"}, visible=False, elem_id=f"{prefix}-file-cancel")
-            result = wording.make(
-                gr.DownloadButton, {"label": "files.result"}, visible=False, elem_id=f"{prefix}-file-result"
-            )
-    language = gr.Textbox(visible=False)
+    """Fills a column with the section. `make` turns the values of `inputs` into what is done with each row for a
+    visitor, and raises `InvalidInput`; those `own` of the section are rendered in it. `column` is the texts' unless the
+    visitor chooses another. `prefix` begins the ids."""
+    parts = _components(runtime, wording, own, prefix)
 
     def look(path: str | None, spoken: str) -> list[Any]:
         words = runtime.messages(spoken)
@@ -102,7 +74,7 @@ def build_files(
             return
         words = runtime.messages(spoken)
         visitor = runtime.visitors.of(request)
-        views = runs.run(path, str(name or ""), lambda: make(given), visitor, words)
+        views = runs.run(path, str(name or ""), lambda: make(given, visitor), visitor, words)
         async with aclosing(views):
             async for view in views:
                 yield [
@@ -116,18 +88,55 @@ def build_files(
     def end(request: gr.Request) -> None:
         runs.cancel(runtime.visitors.of(request))
 
-    source.change(
-        look, [source, language], [chosen, preview, status, start, result], js=_WITH_LANGUAGE, **_AT_ONCE
-    )  # fmt: skip
-    start.click(
+    looked = [parts.column, parts.preview, parts.status, parts.start, parts.result]
+    parts.source.change(look, [parts.source, parts.language], looked, js=_WITH_LANGUAGE, **_AT_ONCE)
+    parts.start.click(
         run,
-        [source, chosen, *inputs, language],
-        [status, start, cancel, result, preview],
+        [parts.source, parts.column, *inputs, parts.language],
+        [parts.status, parts.start, parts.cancel, parts.result, parts.preview],
         js=_WITH_LANGUAGE,
         concurrency_limit=None,
         **_PRIVATE,
     )
-    cancel.click(end, None, None, **_AT_ONCE)
+    parts.cancel.click(end, None, None, **_AT_ONCE)
+
+
+class _Parts(NamedTuple):
+    """The components of one section."""
+
+    source: Any
+    column: Any
+    preview: Any
+    status: Any
+    start: Any
+    cancel: Any
+    result: Any
+    language: Any
+
+
+def _components(runtime: Runtime, wording: Wording, own: Sequence[Any], prefix: str) -> _Parts:
+    wording.make(gr.Markdown, partial(_intro, public=runtime.settings.public), elem_classes="intro")
+    kinds = [*CSV_NAMES, *JSONL_NAMES]
+    source = wording.make(
+        gr.File, {"label": "files.source"}, file_types=kinds, height=110, elem_id=f"{prefix}-file-source"
+    )
+    column = wording.make(
+        gr.Dropdown, {"label": "files.column"}, choices=[], visible=False, elem_id=f"{prefix}-file-column"
+    )
+    for component in own:
+        component.render()
+    preview = gr.HTML(visible=False, elem_id=f"{prefix}-file-preview", elem_classes="file-preview", padding=False)
+    with gr.Column(elem_classes="file-foot"):
+        status = gr.HTML(_status(FileView(), runtime.messages()), elem_id=f"{prefix}-file-status", padding=False)
+        with gr.Row(elem_classes="file-actions"):
+            start = wording.make(
+                gr.Button, {"value": "files.run"}, variant="primary", interactive=False, elem_id=f"{prefix}-file-run"
+            )
+            cancel = wording.make(gr.Button, {"value": "files.cancel"}, visible=False, elem_id=f"{prefix}-file-cancel")
+            result = wording.make(
+                gr.DownloadButton, {"label": "files.result"}, visible=False, elem_id=f"{prefix}-file-result"
+            )
+    return _Parts(source, column, preview, status, start, cancel, result, gr.Textbox(visible=False))
 
 
 def _intro(words: Messages, *, public: bool) -> dict[str, str]:

@@ -25,6 +25,7 @@ from llama_demo.values import MAX_ALTERNATIVES, CompletionRequest, Sampling
 if TYPE_CHECKING:
     from llama_demo.messages import Messages
     from llama_demo.runtime import Runtime
+    from llama_demo.visitors import Visitor
 
 SCRIPTS = (
     "page.js",
@@ -125,15 +126,17 @@ def build_text(runtime: Runtime, wording: Wording, model: Any, runs: FileRuns) -
     answering.then(fn=None, js="() => window.llamaDemoText.ended()", **_HIDDEN)
 
 
-def file_plan(runtime: Runtime, values: Sequence[Any]) -> Plan:
-    """What is done with each row of a file, from the picked model, the settings and the way the text reaches the model.
-    Raises `InvalidParameter`, `InvalidUnicode`."""
+def file_plan(runtime: Runtime, values: Sequence[Any], visitor: Visitor) -> Plan:
+    """What is done with each row of a visitor's file: the picked model, the settings, how texts reach the model.
+
+    Raises `InvalidParameter`, `InvalidUnicode`.
+    """
     model, *numbers, seed, n, stops, trim, mode = values
     sampling = Sampling(**dict(zip(NAMES, numbers, strict=True)), seed=None if seed == "" else seed)
     plain = tuple(stop.replace("\\n", "\n").replace("\\t", "\t") for stop in (stops or "").split("\n") if stop)
     request = CompletionRequest("", sampling, plain, n, as_chat=mode == "chat", trim=trim is True)
     name = model or runtime.default_model
-    return Plan(completing(runtime.generation, name, request), request.n, request)
+    return Plan(completing(runtime.generation, name, request, visitor), request.n, request)
 
 
 def _modes(words: Messages) -> dict[str, Any]:

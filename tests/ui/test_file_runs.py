@@ -210,9 +210,9 @@ def test_the_first_rows_are_shown_before_anything_is_done(section: Section) -> N
 
 
 def test_the_text_tabs_settings_are_what_is_done_with_each_row() -> None:
-    plan = file_plan(scripted(), ["", 0.5, 0.8, 20, 0.1, 1.2, 64, "", 3, "\\n\nEND", True, "chat"])
+    plan = file_plan(scripted(), ["", 0.5, 0.8, 20, 0.1, 1.2, 64, "", 3, "\\n\nEND", True, "chat"], OWNER)
     wanted = Sampling(64, 0.5, 0.8, 20, 0.1, 1.2)
     assert plan.asked == CompletionRequest("", wanted, ("\n", "END"), 3, as_chat=True, trim=True)
     assert (plan.places, plan.task.fixed) == (3, {"model": EMBEDDED.name})
     with pytest.raises(InvalidParameter):
-        file_plan(scripted(), ["", "hot", 0.8, 20, 0.1, 1.2, 64, 7, 3, None, False, "raw"])
+        file_plan(scripted(), ["", "hot", 0.8, 20, 0.1, 1.2, 64, 7, 3, None, False, "raw"], OWNER)
