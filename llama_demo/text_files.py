@@ -116,7 +116,7 @@ async def run_file(
 
 async def _patiently(attempt: Callable[[], Awaitable[T]], alone: asyncio.Lock) -> T:
     """What `attempt` gives. Where the engine crashed, it is tried again, one row at a time: the row that makes it crash
-    must not cost the others theirs. Where the server is busy, or the visitor has used up the minute's allowance, a file has time."""
+    must not cost the others theirs. Where the server is busy, or the visitor's allowance used up, a file has time."""
     crashes = 0
     while True:
         try:
