@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from llama_demo.classify.adapter import is_adapter, merged
 from llama_demo.classify.service import Classification
 from llama_demo.credentials import ApiKeys, Users
 from llama_demo.devices import CPU, Device, read_cpu, read_gpus
-from llama_demo.errors import InvalidSetting, LlamaDemoError, MissingPackage
+from llama_demo.errors import Closing, InvalidSetting, LlamaDemoError, MissingPackage
 from llama_demo.generation import Generation
 from llama_demo.leasing import Leasing
 from llama_demo.limits import Admission, Limits
@@ -39,6 +40,8 @@ GPU_SHARE = 0.95
 """Of what a GPU has free at the start."""
 PROGRESS_SECONDS = 0.1
 """An adapter's load tells so often of its base's."""
+GOODBYE_SECONDS = 5.0
+"""Within this time a request has ended that was told to."""
 WAIT_SECONDS = 60.0
 """How long a request waits for memory that others hold."""
 
@@ -147,6 +150,21 @@ class Runtime:
         if status.state is ModelState.FAILED and isinstance(status.error, LlamaDemoError):
             return status.error
         return self._admission.refusal()
+
+    def drain(self, seconds: float) -> None:
+        """Refuses new requests with `Closing`, and returns when those in flight have ended: by themselves within
+        `seconds`, else because they were told to."""
+        self._admission.close(Closing())
+        self._wait_until_idle(seconds)
+        if self._admission.active:
+            LOG.info("%d requests are told to end", self._admission.active)
+            self._admission.end_all(Closing())
+            self._wait_until_idle(GOODBYE_SECONDS)
+
+    def _wait_until_idle(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self._admission.active and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def close(self) -> None:
         self.registry.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 from llama_demo.errors import PortInUse
@@ -12,15 +13,24 @@ from llama_demo.observe import LOG
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
 
+GRACE_SECONDS = 10.0
+"""What is in flight when the app is told to end may take so long."""
+LAST_WORDS_SECONDS = 0.5
+"""What was said last is on its way to the readers for this time."""
+
 
 def serve(settings: Settings, ready: Callable[[str], None]) -> None:
-    """Runs until interrupted; `ready` is called with the address once the page is up. Raises `PortInUse`."""
+    """Runs until interrupted; `ready` is called with the address once the page is up. Raises `PortInUse`.
+
+    Interrupted, it takes no new request, and gives those in flight `GRACE_SECONDS`; a second interruption ends at once.
+    """
     check_port(settings.host, settings.port)
     with Runtime(settings) as runtime:
         runtime.prepare(runtime.default_model)
         quieten_gradio()
         from llama_demo import ui
         from llama_demo.api import routes
+        from llama_demo.api.connections import bound_connections
         from llama_demo.api.gate import gates
         from llama_demo.api.metrics import metrics_route
         from llama_demo.api.owner import owner_routes
@@ -41,10 +51,13 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
                 },
                 **ui.launch_options(runtime),
             )
+            bound_connections(page.server)
             LOG.info("listening on %s port %d", settings.host, settings.port)
             ready(page.share_url or page.local_url)
             threading.Event().wait()
         finally:
+            runtime.drain(GRACE_SECONDS)
+            time.sleep(LAST_WORDS_SECONDS)
             page.close(verbose=False)
 
 
