@@ -31,6 +31,11 @@ class Catalog:
         near = difflib.get_close_matches(name.lower()[:200], names, n=1, cutoff=0.0)
         raise UnknownModel(name, near[0] if near else names[0])
 
+    def extended(self, entries: Sequence[Entry]) -> Catalog:
+        """The same with `entries` at its end, but for those whose names are taken."""
+        names = {entry.name for entry in self.entries}
+        return replace(self, entries=(*self.entries, *(entry for entry in entries if entry.name not in names)))
+
     def for_visitors(self, default: str) -> Catalog:
         """The same with only what visitors may choose, `default` among it and first, and the bases of adapters."""
         first = self.find(default)

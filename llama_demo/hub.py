@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -23,6 +24,8 @@ from llama_demo.hub_errors import (
 from llama_demo.hub_fetch import RemoteFile, fetch, part_of
 
 ETAG_TIMEOUT_SECONDS = 10.0
+UNAUTHORIZED = 401
+TOKENS = "https://huggingface.co/settings/tokens"
 LARGE_BYTES = 1_000_000
 """Files from this size on are fetched so that they can be resumed."""
 
@@ -77,6 +80,30 @@ def download(
         raise DownloadDamaged(repo, error.file) from None
     except (httpx2.HTTPError, ConnectionError, TimeoutError):
         raise HubUnavailable(repo, "the connection broke off; what came is kept") from None
+
+
+def sign_in(token: str, *, remember: bool = False) -> str:
+    """Uses `token` for every later call of this process, and with `remember` of later ones too, as `hf auth login`
+    does; returns whose it is. Raises `TokenInvalid`, `HubUnavailable`."""
+    import httpx2
+    from huggingface_hub import HfApi, login
+    from huggingface_hub.errors import HfHubHTTPError
+
+    token = token.strip()
+    try:
+        who = str(HfApi().whoami(token=token or False, cache=False)["name"])
+    except HfHubHTTPError as error:
+        if getattr(error.response, "status_code", None) == UNAUTHORIZED:
+            raise TokenInvalid("", TOKENS) from None
+        raise HubUnavailable("the Hub", "it did not answer as it should") from None
+    except (httpx2.HTTPError, ConnectionError, TimeoutError):
+        raise HubUnavailable("the Hub", "the Hub cannot be reached") from None
+    except ValueError:
+        raise TokenInvalid("", TOKENS) from None
+    os.environ["HF_TOKEN"] = token
+    if remember:
+        login(token=token, add_to_git_credential=False, skip_if_logged_in=False)
+    return who
 
 
 def check_access(repo: str) -> None:

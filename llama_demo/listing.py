@@ -14,6 +14,7 @@ from llama_demo.catalog import Entry
 from llama_demo.devices import CPU
 from llama_demo.errors import BadCheckpoint, DoesNotFit, LlamaDemoError
 from llama_demo.fitting import Needs, helps, least
+from llama_demo.jobs import JobProgress
 from llama_demo.loading import ANALYSIS, LoadedModel, Loader
 from llama_demo.placement_plan import Plan
 from llama_demo.registry import Registry
@@ -50,6 +51,12 @@ class ModelSummary:
     needs: Needs | None
     leases: int = 0
     pinned: bool = False
+    job: JobProgress | None = None
+    """Its download or its conversion, while one is under way or has failed."""
+    refusal: LlamaDemoError | None = None
+    """Why the Hub refused its files when it was last asked."""
+    can_convert: bool = False
+    """Whether a GGUF file made of it would be faster here."""
 
     def public(self) -> dict[str, object]:
         """What `/models` gives: the fields that users' programs rely on."""
@@ -127,6 +134,7 @@ class Listing:
             needs=needs,
             leases=status.leases,
             pinned=status.pinned,
+            can_convert=entry.path is not None and entry.format == "hf" and device == CPU,
         )
 
     def memory(self, titles: Mapping[str, str]) -> list[DeviceMemory]:

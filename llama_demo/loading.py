@@ -72,7 +72,7 @@ class Loader:
         self, settings: Settings, catalog: Catalog, budgets: Mapping[str, int], *, quantizes: bool = False
     ) -> None:
         self._settings = settings
-        self._catalog = catalog
+        self.catalog = catalog
         self.planner = Planner(settings, budgets, quantizes=quantizes)
         self._cache = ModelCache(settings.cache_dir / "models")
         self._has_gpu = any(name != CPU for name in budgets)
@@ -86,6 +86,7 @@ class Loader:
         entry = self._catalog.find(name.removesuffix(ANALYSIS))
         if entry.base:
             return [self._adapter_plan(entry, base) for base in self.plans(entry.base)]
+        entry = self.catalog.find(name.removesuffix(ANALYSIS))
         if not name.endswith(ANALYSIS):
             return self.planner.as_good(entry)
         generator = self.planner.best(entry)
@@ -109,13 +110,13 @@ class Loader:
 
     def ways(self, name: str) -> list[Plan]:
         """Every way to run `name` here, best first; none where nothing fits. Raises `UnknownModel`."""
-        return self.planner.ways(self._catalog.find(name))
+        return self.planner.ways(self.catalog.find(name))
 
     def reads_with(self, name: str) -> str:
         """The name under which the scores and features of `name` are leased: its own where its engine has them.
 
         Raises `UnknownModel`."""
-        entry = self._catalog.find(name)
+        entry = self.catalog.find(name)
         try:
             return name if entry.base or self.planner.best(entry).way != "openvino" else name + ANALYSIS
         except DoesNotFit:
@@ -123,7 +124,7 @@ class Loader:
 
     def default(self) -> str:
         """The name of the best entry that runs here without further steps."""
-        return choose_default(self._catalog.entries, has_gpu=self._has_gpu, is_ready=self._is_ready).name
+        return choose_default(self.catalog.entries, has_gpu=self._has_gpu, is_ready=self._is_ready).name
 
     def _is_ready(self, entry: Entry) -> bool:
         try:
@@ -138,7 +139,7 @@ class Loader:
         Raises `NoModel`, `HubUnavailable`, `DiskFull`, `CacheNotWritable`, `BadCheckpoint`, `MissingPackage` or
         `MemoryError`.
         """
-        entry = self._catalog.find(name.removesuffix(ANALYSIS))
+        entry = self.catalog.find(name.removesuffix(ANALYSIS))
         plans = self.plans(name)
         plan = next((plan for plan in plans if plan.device == device), plans[0])
         report = _timed(report)
@@ -183,6 +184,7 @@ class Loader:
         if entry.base:
             raise Unsupported("being written in another form, as an adapter", name)
         files = self._files(entry, _timed(report))
+        files = self._files(self.catalog.find(name), _timed(report))
         if files.weights.is_file():
             return read_gguf(files.weights, files.tokenizer)
         return replace(read_folder(files.weights), tokenizer=files.tokenizer)

@@ -11,8 +11,9 @@ from importlib import util
 from pathlib import Path
 
 from llama_demo import placement_plan
+from llama_demo.added_models import AddedModels
 from llama_demo.budgets import Allowance
-from llama_demo.catalog import Catalog, read_catalog
+from llama_demo.catalog import Catalog, Entry, read_catalog
 from llama_demo.classify.adapter import is_adapter, merged
 from llama_demo.classify.service import Classification
 from llama_demo.credentials import ApiKeys, Users
@@ -31,6 +32,7 @@ from llama_demo.registry import Plan, Registry
 from llama_demo.settings import Settings
 from llama_demo.sheet import Sheet, files_of, read_sheet
 from llama_demo.sheet.tokens import Pieces, read_tokenizer, split
+from llama_demo.shelf import Shelf
 from llama_demo.values import LoadProgress, ModelState
 from llama_demo.visitors import Visitors
 
@@ -56,18 +58,18 @@ class Runtime:
         self.users = Users(Path(settings.auth_file)) if settings.auth_file else None
         self.metrics = Metrics()
         self.metrics.watch(self._levels)
-        self.catalog: Catalog
-        self._everything, self.default_model = read_catalog(
+        catalog, self.default_model = read_catalog(
             _model(settings), Path(settings.catalog) if settings.catalog else None
         )
+        added = AddedModels(settings.cache_dir / "added-models.json")
+        everything = catalog.extended(added.entries)
         self.limits = Limits(settings.message_characters, settings.max_new_tokens, settings.context_tokens)
         self.budget_bytes = int(settings.memory_gb * 1e9) or int(read_cpu().free_bytes * MEMORY_SHARE)
         self._budgets = {CPU: self.budget_bytes, **_gpu_budgets(settings)}
         quantizes = util.find_spec("bitsandbytes") is not None
-        self._loader = Loader(settings, self._everything, self._budgets, quantizes=quantizes)
+        self._loader = Loader(settings, everything, self._budgets, quantizes=quantizes)
         if not settings.model:
             self.default_model = self._loader.default()
-        self.catalog = self._everything.for_visitors(self.default_model)
         self.registry: Registry[LoadedModel] = Registry(
             budgets=self._budgets,
             plan=self._plan,
@@ -76,7 +78,8 @@ class Runtime:
             wait_seconds=WAIT_SECONDS,
         )
         self._listing = Listing(settings, self._loader, self.registry, self._budgets)
-        self.management = Management(self.registry, self._offer)
+        self._shelf = Shelf(everything, self.default_model, self._loader, self._listing)
+        self.management = Management(self.registry, self._shelf, added, settings.cache_dir / "converted")
         self._admission = Admission(settings.concurrent, settings.queue, allowance=_allowance(settings))
         self.generation = Generation(
             self.registry,
@@ -91,10 +94,15 @@ class Runtime:
             self.limits,
             reads_with=self.reads_with,
             checkpoint=self._loader.checkpoint,
-            entry_of=self.catalog.find,
+            entry_of=self._find,
             folder=settings.cache_dir / "classifiers",
             private=settings.public or bool(settings.owner_password),
         )
+
+    @property
+    def catalog(self) -> Catalog:
+        """What visitors may choose from."""
+        return self._shelf.offered
 
     def prepare(self, name: str) -> None:
         """Begins to load `name` in the background, so that it is there when somebody asks it something.
@@ -113,22 +121,22 @@ class Runtime:
 
     def models(self, *, everything: bool = False) -> list[ModelSummary]:
         """Every entry that visitors may choose, or `everything` the owner may, with its state."""
-        return [self._listing.summary(entry) for entry in (self._everything if everything else self.catalog).entries]
+        return [self._summary(entry) for entry in self._shelf.seen_by(owner=everything).entries]
 
     def sheet(self, name: str, *, everything: bool = False) -> Sheet:
         """What `name` is, without its weights. Raises `UnknownModel`, `BadCheckpoint`."""
-        return read_sheet((self._everything if everything else self.catalog).find(name))
+        return read_sheet(self._shelf.seen_by(owner=everything).find(name))
 
     def pieces(self, name: str, text: str, *, with_bos: bool, everything: bool = False) -> Pieces | None:
         """`text` as the tokens of `name`; None where its files are not on this machine.
 
         Raises `UnknownModel`, `BadCheckpoint`, `InvalidParameter`, `InvalidUnicode`.
         """
-        files = files_of((self._everything if everything else self.catalog).find(name))
+        files = files_of(self._shelf.seen_by(owner=everything).find(name))
         return None if files is None else split(read_tokenizer(files), text, with_bos=with_bos)
 
     def memory(self) -> list[DeviceMemory]:
-        return self._listing.memory({entry.name: entry.title for entry in self._everything.entries})
+        return self._listing.memory({entry.name: entry.title for entry in self._shelf.everything.entries})
 
     def _levels(self) -> Levels:
         states = Counter(str(status.state) for status in self.registry.statuses().values())
@@ -167,6 +175,7 @@ class Runtime:
             time.sleep(0.05)
 
     def close(self) -> None:
+        self.management.close()
         self.registry.close()
 
     def __enter__(self) -> Runtime:
@@ -179,12 +188,18 @@ class Runtime:
         """The name under which a model's scores and features are leased. Raises `UnknownModel`."""
         return self._loader.reads_with(self.catalog.find(name).name)
 
-    def _offer(self, name: str) -> None:
-        """Lets visitors choose `name`, too. Raises `UnknownModel`, `DoesNotFit`."""
-        entry = self._everything.find(name)
-        self._loader.plan(name)
-        if entry not in self.catalog.entries:
-            self.catalog = replace(self.catalog, entries=(*self.catalog.entries, entry))
+    def _find(self, name: str) -> Entry:
+        """Raises `UnknownModel`."""
+        return self.catalog.find(name)
+
+    def _summary(self, entry: Entry) -> ModelSummary:
+        summary, management = self._listing.summary(entry), self.management
+        return replace(
+            summary,
+            where="download" if summary.where == "access" and management.is_granted(entry.name) else summary.where,
+            job=management.jobs.progress(entry.name),
+            refusal=management.refusal(entry.name),
+        )
 
     def _plan(self, name: str) -> Plan:
         self.catalog.find(name.removesuffix(ANALYSIS))

@@ -43,6 +43,8 @@ class Behaviour:
     refusals: dict[str, Refusal] = field(default_factory=dict)
     """By a repository's name."""
     ranges: list[str] = field(default_factory=list)
+    owners: dict[str, str] = field(default_factory=dict)
+    """Whose each token is."""
     pushed: dict[str, dict[str, bytes]] = field(default_factory=dict)
     private: dict[str, bool] = field(default_factory=dict)
     tokens: list[str] = field(default_factory=list)
@@ -110,7 +112,9 @@ def serving(repo: str, folder: Path, behaviour: Behaviour | None = None) -> Iter
                 if f"/{name}/resolve/" in path or path == f"/api/models/{name}/auth-check":
                     self.refuse(refusal)
                     return
-            if re.fullmatch(r"/api/models/[\w.-]+/[\w.-]+/auth-check", path):
+            if path == "/api/whoami-v2":
+                self.say_who()
+            elif re.fullmatch(r"/api/models/[\w.-]+/[\w.-]+/auth-check", path):
                 self.send(b"OK", body=True)
             elif f"/api/models/{repo}/tree/" in path or "/tree/" in path:
                 self.send(json.dumps([_entry(file) for file in sorted(folder.iterdir())]).encode(), body=True)
@@ -123,6 +127,13 @@ def serving(repo: str, folder: Path, behaviour: Behaviour | None = None) -> Iter
                 self.send(file.read_bytes(), body=body, is_file=True)
             else:
                 self.send_error(404)
+
+        def say_who(self) -> None:
+            name = acts.owners.get(self.headers.get("Authorization", "").removeprefix("Bearer "))
+            if name is None:
+                self.refuse(Refusal(401, message="Invalid username or password."))
+            else:
+                self.send(json.dumps({"type": "user", "name": name}).encode(), body=True)
 
         def refuse(self, refusal: Refusal) -> None:
             self.send_response(refusal.status)

@@ -37,6 +37,17 @@ if sys.argv[1] == "full":
     usage = shutil.disk_usage("/")
     shutil.disk_usage = lambda path: usage._replace(free=1_000_000)
 
+if sys.argv[1] == "sign in":
+    from huggingface_hub import constants, get_token
+    from pathlib import Path
+    for token, remember in (("hf_bad", False), ("hf_\u00e9", False), ("hf_good", False), ("hf_good", True)):
+        try:
+            who = hub.sign_in(token, remember=remember)
+            print(json.dumps([who, get_token(), Path(constants.HF_TOKEN_PATH).exists()]))
+        except LlamaDemoError as error:
+            print(json.dumps({"error": type(error).__name__, "token": get_token(), **error.data()}))
+    sys.exit()
+
 for repo in sys.argv[2:]:
     try:
         answer = download(repo) if sys.argv[1] != "check" else hub.check_access(repo)
@@ -196,3 +207,14 @@ def test_each_state_of_access_gives_its_own_error(what: str, folder: Path, tmp_p
         assert answer["repo"] == repo
         assert answer.get("link", LINK + repo) == LINK + repo
         assert secret not in json.dumps(answer)
+
+
+def test_signing_in_uses_the_token_for_this_process_and_keeps_it_only_when_asked(tmp_path: Path, folder: Path) -> None:
+    with serving(REPO, folder, Behaviour(owners={"hf_good": "somebody"})) as endpoint:
+        wrong, strange, signed_in, remembered = run(endpoint, tmp_path / "home", "sign in")
+    for refused in (wrong, strange):
+        assert refused["error"] == "TokenInvalid"
+        assert refused["token"] is None
+        assert "hf_" not in json.dumps(refused).replace("token", "")
+    assert signed_in == ["somebody", "hf_good", False]
+    assert remembered == ["somebody", "hf_good", True]

@@ -5,11 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from llama_demo import hub
 from llama_demo.checkpoints import gguf
-from llama_demo.errors import UnknownModel
+from llama_demo.errors import InvalidParameter, UnknownModel
+from llama_demo.hub_errors import AccessNeeded, AccessPending
+from llama_demo.jobs import Jobs
 from llama_demo.loading import LoadedModel, Loader
 from llama_demo.model_cache import Report
 from llama_demo.runtime import Runtime
@@ -129,3 +133,72 @@ def test_each_model_stands_where_it_belongs_with_numbers_that_add_up(tmp_path: P
     assert fits is not None
     assert fits.bytes == found["tiny-llama"].bytes <= fits.has_bytes
     assert fits.conversations == 8
+
+
+def wait_for_job(runtime: Runtime, name: str) -> None:
+    """Until nothing is under way for `name`."""
+    for thread in threading.enumerate():
+        if thread.name.endswith(f" {name}"):
+            thread.join(PATIENCE_SECONDS)
+
+
+def test_a_folder_is_converted_once_into_a_model_of_its_own_that_a_restart_knows(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    settings = Settings(cache_dir=tmp_path, model=str(tiny_folder), memory_gb=4.0, context_tokens=256)
+    with Runtime(settings) as runtime:
+        runtime.management.convert("tiny-llama")
+        wait_for_job(runtime, "tiny-llama")
+        assert runtime.management.jobs.progress("tiny-llama") is None
+        made = next(model for model in runtime.models(everything=True) if model.name == "tiny-llama-q8_0")
+        assert (made.format, made.where) == ("gguf", "here")
+        runtime.management.load("tiny-llama-q8_0")
+        with runtime.registry.lease("tiny-llama-q8_0") as loaded:
+            assert type(loaded.engine).__name__ == "OpenVINOEngine"
+    with Runtime(settings) as again:
+        assert state(again, "tiny-llama-q8_0") is ModelState.ABSENT
+
+
+def test_a_cancelled_conversion_leaves_no_model(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached, go = threading.Event(), threading.Event()
+    report = Jobs._report
+
+    def held(jobs: Jobs, job: Any, done: int, total: int) -> None:
+        reached.set()
+        assert go.wait(PATIENCE_SECONDS)
+        report(jobs, job, done, total)
+
+    monkeypatch.setattr(Jobs, "_report", held)
+    with Runtime(Settings(cache_dir=tmp_path, model=str(tiny_folder), memory_gb=4.0)) as runtime:
+        runtime.management.convert("tiny-llama")
+        assert reached.wait(PATIENCE_SECONDS)
+        runtime.management.cancel("tiny-llama")
+        go.set()
+        wait_for_job(runtime, "tiny-llama")
+        assert runtime.management.jobs.progress("tiny-llama") is None
+        assert "tiny-llama-q8_0" not in {model.name for model in runtime.models(everything=True)}
+    assert not list((tmp_path / "converted").iterdir())
+
+
+def test_a_gguf_file_is_not_converted_again(runtime: Runtime) -> None:
+    with pytest.raises(InvalidParameter):
+        runtime.management.convert("mine")
+
+
+def test_access_is_asked_for_anew_on_demand(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "llama-2-7b-chat-gguf"
+    answers: list[AccessNeeded | None] = [AccessPending("meta-llama/x", "https://huggingface.co/x"), None]
+
+    def check(repo: str) -> None:
+        if (answer := answers.pop(0)) is not None:
+            raise answer
+
+    monkeypatch.setattr(hub, "check_access", check)
+    runtime.management.check_access(name)
+    assert isinstance(runtime.management.refusal(name), AccessPending)
+    assert not runtime.management.is_granted(name)
+    runtime.management.check_access(name)
+    assert runtime.management.refusal(name) is None
+    assert runtime.management.is_granted(name)

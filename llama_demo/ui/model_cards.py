@@ -15,6 +15,7 @@ from llama_demo.values import LoadProgress, ModelState
 
 if TYPE_CHECKING:
     from llama_demo.fitting import Help, Needs
+    from llama_demo.jobs import JobProgress
     from llama_demo.listing import DeviceMemory, Holder, ModelSummary
 
 GROUPS = {"here": ("here", "download"), "access": ("access",), "too_large": ("too_large",), "broken": ("broken",)}
@@ -33,7 +34,7 @@ def models_view(
         if cards:
             title = words(f"models.group_{name}", count=len(cards))
             groups.append({"name": name, "title": title, "help": words(f"models.group_{name}_help"), "cards": cards})
-    moving = any(model.state in (*LOADING, ModelState.DRAINING) for model in models)
+    moving = any(model.state in (*LOADING, ModelState.DRAINING) or model.job is not None for model in models)
     devices = [device(each, words, owner=owner) for each in memory]
     return {"owner": owner, "moving": moving, "devices": devices, "groups": groups}
 
@@ -58,6 +59,8 @@ def card(model: ModelSummary, words: Messages, *, owner: bool) -> View:
         "state_words": _state(model, words),
         "failed": model.state is ModelState.FAILED or model.where == "broken",
         "progress": progress_share(model.progress) if model.state in LOADING else None,
+        "job": None if model.job is None else job_view(model.job, words),
+        "refusal": words.error(model.refusal) if owner and model.refusal is not None else "",
         "needs": needs_words(model.needs, words, fits=model.fits) if model.needs is not None else "",
         "helps": [help_words(each, words) for each in model.needs.helps] if model.needs is not None else [],
         "actions": [{"do": do, "label": words(f"models.do_{do}")} for do in _actions(model, owner=owner)],
@@ -97,11 +100,17 @@ def _actions(model: ModelSummary, *, owner: bool) -> list[str]:
     actions = ["sheet"]
     if not owner or model.state is ModelState.DRAINING:
         return actions
-    if model.state in LOADING:
+    if model.state in LOADING or (model.job is not None and model.job.error is None):
         return ["cancel", *actions]
+    if model.can_convert and model.where != "broken":
+        actions = ["convert", *actions]
     if model.state is ModelState.READY:
         return ["unload", "unpin" if model.pinned else "pin", *actions]
-    return ["load", *actions] if model.where in ("here", "download", "access") else actions
+    if model.where == "here":
+        return ["load", *actions]
+    if model.where == "access":
+        return ["check_access", *actions]
+    return ["load", "download", *actions] if model.where == "download" else actions
 
 
 def progress_share(progress: LoadProgress | None) -> float:
@@ -109,6 +118,27 @@ def progress_share(progress: LoadProgress | None) -> float:
     if progress is None or progress.done_bytes is None or not progress.total_bytes:
         return -1.0
     return min(1.0, progress.done_bytes / progress.total_bytes)
+
+
+def job_view(job: JobProgress, words: Messages) -> View:
+    """A download's or a conversion's bytes, speed and time left; or why it failed."""
+    step = words(f"models.step_{job.kind}")
+    if job.error is not None:
+        return {"share": None, "words": words.error(job.error), "failed": True}
+    if not job.total_bytes:
+        return {"share": -1.0, "words": step, "failed": False}
+    share, done, total = min(1.0, job.done_bytes / job.total_bytes), size(job.done_bytes), size(job.total_bytes)
+    if job.bytes_per_second is None or job.seconds_left is None:
+        return {"share": share, "words": words("models.job", step=step, done=done, total=total), "failed": False}
+    said = words(
+        "models.job_speed",
+        step=step,
+        done=done,
+        total=total,
+        speed=size(int(job.bytes_per_second)),
+        seconds=f"{job.seconds_left:.0f}",
+    )
+    return {"share": share, "words": said, "failed": False}
 
 
 def needs_words(needs: Needs, words: Messages, *, fits: bool) -> str:

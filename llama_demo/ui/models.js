@@ -29,17 +29,37 @@ async function refresh() {
   if (element.isConnected) timer = setTimeout(refresh, shown() ? wait : 1000);
 }
 
-async function act(action, name, data = {}) {
+function act(action, name) {
+  return tell(server.act, { do: action, name });
+}
+
+// Tells the server to do something, and shows what became of it.
+async function tell(call, data) {
   try {
-    const view = await server.act(asked({ do: action, name, ...data }));
+    const view = await call(asked(data));
     draw(view);
     say("models-error", view.error);
+    say("models-done", view.done);
     window.dispatchEvent(new CustomEvent("llama-demo:status"));
+    clearTimeout(timer);
+    timer = setTimeout(refresh, 300);
+    return !view.error;
   } catch {
     say("models-error", words.away);
+    return false;
   }
-  clearTimeout(timer);
-  timer = setTimeout(refresh, 300);
+}
+
+async function add(event) {
+  event.preventDefault();
+  if (await tell(server.add_model, { path: part("models-path").value })) part("models-path").value = "";
+}
+
+async function signIn(event) {
+  event.preventDefault();
+  const token = part("models-token").value;
+  part("models-token").value = "";
+  await tell(server.sign_in, { token, remember: part("models-remember").checked });
 }
 
 function choose(action, name) {
@@ -87,9 +107,17 @@ async function split(text, bos, place) {
   }
 }
 
+function speak() {
+  for (const spoken of element.querySelectorAll("[data-word]")) {
+    const text = words[spoken.dataset.word];
+    if (spoken.textContent !== text) spoken.textContent = text;
+  }
+}
+
 function draw(view) {
   if (part("models-error").textContent === words.away) say("models-error", "");
-  say("models-intro", words.intro);
+  speak();
+  part("models-owner").hidden = !view.owner;
   drawKeyed(part("models-devices"), view.devices, (device) => drawDevice(device, choose));
   drawKeyed(part("models-groups"), view.groups, (group, old) =>
     drawGroup(group, old, (card) => drawCard(card, words, choose)),
@@ -108,6 +136,8 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("visibilitychange", refresh);
 whenMounted("models-scroll", () => {
   say("models-intro", words.reading);
+  part("models-add").addEventListener("submit", add);
+  part("models-sign-in").addEventListener("submit", signIn);
   new IntersectionObserver(refresh).observe(part("models-scroll"));
   refresh();
 });

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from llama_demo.errors import InvalidParameter, LlamaDemoError
-from llama_demo.messages import DEFAULT_LANGUAGE, Messages
+from llama_demo.messages import DEFAULT_LANGUAGE, Messages, shortened
 from llama_demo.observe import LOG
 from llama_demo.ui.asked import View, read_object
 from llama_demo.ui.model_cards import models_view
@@ -41,12 +41,35 @@ PAGE_WORDS = (
     "sentencepiece",
     "alone",
     "bytes",
+    "add",
+    "add_button",
+    "add_help",
+    "token",
+    "sign_in",
+    "remember",
+    "token_help",
 )
 TEMPLATE = """
 <div id="models-scroll">
   <p id="models-intro" data-word="intro"></p>
   <p id="models-error" role="alert"></p>
   <div id="model-sheet"></div>
+  <div id="models-owner" hidden>
+    <form id="models-add">
+      <label for="models-path" data-word="add"></label>
+      <div class="line"><input id="models-path" type="text" autocomplete="off" spellcheck="false" maxlength="1000">
+      <button type="submit" data-word="add_button"></button></div>
+      <p class="subdued" data-word="add_help"></p>
+    </form>
+    <form id="models-sign-in">
+      <label for="models-token" data-word="token"></label>
+      <div class="line"><input id="models-token" type="password" autocomplete="off" maxlength="300">
+      <button type="submit" data-word="sign_in"></button></div>
+      <label class="choice"><input id="models-remember" type="checkbox"><span data-word="remember"></span></label>
+      <p class="subdued" data-word="token_help"></p>
+    </form>
+    <p id="models-done" role="status"></p>
+  </div>
   <div id="models-devices"></div>
   <div id="models-groups"></div>
 </div>
@@ -62,7 +85,10 @@ class ModelsPage:
         self._actions: dict[str, Callable[[str], None]] = {
             "load": management.load,
             "unload": management.unload,
-            "cancel": management.unload,
+            "cancel": management.cancel,
+            "download": management.download,
+            "convert": management.convert,
+            "check_access": management.check_access,
             "pin": lambda name: management.pin(name, pinned=True),
             "unpin": lambda name: management.pin(name, pinned=False),
         }
@@ -83,6 +109,28 @@ class ModelsPage:
                 raise InvalidParameter("do", do, f"one of {', '.join(self._actions)}")
             visitor.check_owner()
             action(name)
+        return {**self.read(asked, visitor), **said}
+
+    def add(self, asked: Any, visitor: Visitor) -> View:
+        """Adds the model that `{path}` names, and gives the list with it."""
+        with self._worded(asked) as said:
+            path = read_object(asked).get("path")
+            if not isinstance(path, str):
+                raise InvalidParameter("path", path, "a text")
+            visitor.check_owner()
+            said["done"] = self._words(asked)("models.added_now", name=self._runtime.management.add(path))
+        return {**self.read(asked, visitor), **said}
+
+    def sign_in(self, asked: Any, visitor: Visitor) -> View:
+        """Signs the owner in with `{token}`, for later starts too where `{remember}`; the token goes nowhere else."""
+        with self._worded(asked) as said:
+            request = read_object(asked)
+            token = request.get("token")
+            if not isinstance(token, str) or not token.strip():
+                raise InvalidParameter("token", "", "a token of the Hub")
+            visitor.check_owner()
+            who = self._runtime.management.sign_in(token, remember=request.get("remember") is True)
+            said["done"] = self._words(asked)("models.signed_in", name=shortened(who))
         return {**self.read(asked, visitor), **said}
 
     def sheet(self, asked: Any, visitor: Visitor) -> View:
@@ -117,7 +165,7 @@ class ModelsPage:
     @contextmanager
     def _worded(self, asked: Any) -> Iterator[View]:
         """What goes wrong in the block is said, in the words of whoever `asked`, and goes no further."""
-        said: View = {"error": ""}
+        said: View = {"error": "", "done": ""}
         try:
             yield said
         except Exception as failure:
@@ -149,6 +197,12 @@ def build_models(runtime: Runtime, wording: Wording) -> None:
     def act(asked: Any, request: gr.Request) -> View:
         return tab.act(asked, runtime.visitors.of(request))
 
+    def add_model(asked: Any, request: gr.Request) -> View:
+        return tab.add(asked, runtime.visitors.of(request))
+
+    def sign_in(asked: Any, request: gr.Request) -> View:
+        return tab.sign_in(asked, runtime.visitors.of(request))
+
     def read_sheet(asked: Any, request: gr.Request) -> View:
         return tab.sheet(asked, runtime.visitors.of(request))
 
@@ -160,7 +214,7 @@ def build_models(runtime: Runtime, wording: Wording) -> None:
         lambda words: {"value": {"words": page_words(words)}},
         html_template=TEMPLATE,
         js_on_load="\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS),
-        server_functions=[read_models, act, read_sheet, split_text],
+        server_functions=[read_models, act, add_model, sign_in, read_sheet, split_text],
         apply_default_css=False,
         elem_id="models-state",
     )

@@ -99,16 +99,20 @@ function drawCard(card, words, act) {
     state.setAttribute("role", "status");
     made.append(state);
   }
-  if (card.progress !== null) made.append(progressBar(card));
+  if (card.refusal) made.append(make("p", { className: "error" }, card.refusal));
+  if (card.job) made.append(make("p", { className: card.job.failed ? "error" : "model-state" }, card.job.words));
+  const share = card.job ? card.job.share : card.progress;
+  if (share !== null) made.append(progressBar(card.title, share));
   const actions = make("div", { className: "model-actions" });
   for (const { do: action, label } of card.actions) actions.append(actionButton(action, label, card.name, card.title, act));
   if (card.actions.length) made.append(actions);
   return made;
 }
 
-function progressBar(card) {
+// A bar that is `share` full; one that only moves where nothing is counted.
+function progressBar(title, share) {
   const bar = make("progress");
-  bar.setAttribute("aria-label", card.title);
-  if (card.progress >= 0) Object.assign(bar, { max: 1, value: card.progress });
+  bar.setAttribute("aria-label", title);
+  if (share >= 0) Object.assign(bar, { max: 1, value: share });
   return bar;
 }

@@ -106,7 +106,8 @@ class ScriptedRuntime:
         self.state = ModelState.READY
         self.prepared: list[str] = []
         self.prepare = self.prepared.append
-        self.management = SimpleNamespace(load=self._load, unload=self._load, pin=self._load)
+        names = ("load", "unload", "cancel", "pin", "download", "convert", "check_access")
+        self.management = SimpleNamespace(**dict.fromkeys(names, self._load))
 
     def _load(self, name: str, *, pinned: bool = False) -> None:
         """There is nothing to load."""
@@ -129,6 +130,8 @@ class ScriptedRuntime:
                 progress=None,
                 error=None,
                 where="here",
+                job=None,
+                refusal=None,
                 public=lambda: {"name": EMBEDDED.name, "state": str(self.state)},
             )
         ]

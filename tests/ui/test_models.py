@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from llama_demo.errors import DiskFull
+from llama_demo.jobs import JobProgress
 from llama_demo.messages import messages
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
+from llama_demo.ui.model_cards import job_view
 from llama_demo.ui.models import ModelsPage
 from llama_demo.values import ModelState
 from llama_demo.visitors import NOBODY, Role, Visitor
@@ -42,7 +45,7 @@ def test_the_owner_sees_everything_and_a_visitor_what_may_be_chosen_without_butt
     owners, visitors = page.read({}, OWNER), page.read({}, NOBODY)
     assert [group["name"] for group in owners["groups"]] == ["here", "access", "too_large"]
     assert set(cards(visitors)) == {"tiny-llama", "smollm2-135m-instruct"}
-    assert offered(owners, "tiny-llama") == ["load", "sheet"]
+    assert offered(owners, "tiny-llama") == ["load", "convert", "sheet"]
     assert all(offered(visitors, name) == ["sheet"] for name in cards(visitors))
 
 
@@ -67,16 +70,59 @@ def test_loading_pinning_and_unloading_are_seen_at_once_by_everybody(page: Model
         assert 0 < part["share"] < 1
         assert not part["unload"]
     pinned = page.act({"do": "pin", "name": "tiny-llama"}, OWNER)
-    assert offered(pinned, "tiny-llama") == ["unload", "unpin", "sheet"]
+    assert offered(pinned, "tiny-llama") == ["unload", "unpin", "convert", "sheet"]
     unloaded = page.act({"do": "unload", "name": "tiny-llama"}, OWNER)
     assert cards(unloaded)["tiny-llama"]["state"] in (ModelState.DRAINING, ModelState.ABSENT)
 
 
-@pytest.mark.parametrize("do", ["load", "unload", "pin", "unpin", "cancel"])
+@pytest.mark.parametrize("do", ["load", "unload", "pin", "unpin", "cancel", "download", "convert", "check_access"])
 def test_nobody_but_the_owner_changes_anything(page: ModelsPage, runtime: Runtime, do: str) -> None:
     view = page.act({"do": do, "name": "tiny-llama"}, NOBODY)
     assert view["error"]
     assert runtime.registry.statuses() == {}
+    assert runtime.management.jobs.progress("tiny-llama") is None
+
+
+def test_nobody_but_the_owner_adds_models_or_signs_in(page: ModelsPage, tiny_folder: Path) -> None:
+    assert page.add({"path": str(tiny_folder)}, NOBODY)["error"] == WORDS("error.OwnerOnly")
+    assert page.sign_in({"token": "hf_x"}, NOBODY)["error"] == WORDS("error.OwnerOnly")
+
+
+def test_an_added_model_is_listed_and_offered_once_it_is_loaded(
+    page: ModelsPage, runtime: Runtime, tiny_sentencepiece_folder: Path
+) -> None:
+    view = page.add({"path": f" {tiny_sentencepiece_folder} "}, OWNER)
+    assert not view["error"]
+    assert "tiny-llama-sentencepiece" in view["done"]
+    assert cards(view)["tiny-llama-sentencepiece"]["where"] == "here"
+    assert "tiny-llama-sentencepiece" not in cards(page.read({}, NOBODY))
+    page.act({"do": "load", "name": "tiny-llama-sentencepiece"}, OWNER)
+    assert "tiny-llama-sentencepiece" in cards(page.read({}, NOBODY))
+    with runtime.registry.lease("tiny-llama-sentencepiece") as loaded:
+        assert loaded.healthy
+
+
+@pytest.mark.parametrize("path", [None, 5, "", "no such thing", "/nowhere/at/all", "x.gguf", "\x00", "x" * 5000])
+def test_what_is_no_model_is_not_added(page: ModelsPage, path: Any) -> None:
+    before = cards(page.read({}, OWNER))
+    view = page.add({"path": path}, OWNER)
+    assert view["error"]
+    assert view["error"] != WORDS("error.unexpected")
+    assert set(cards(view)) == set(before)
+
+
+@pytest.mark.parametrize("token", [None, 5, "", "  ", ["hf_x"]])
+def test_a_token_that_is_none_is_refused_and_never_said(page: ModelsPage, token: Any) -> None:
+    assert page.sign_in({"token": token}, OWNER)["error"]
+
+
+def test_a_job_says_bytes_speed_and_time_left() -> None:
+    going = JobProgress("download", 1_000_000_000, 4_000_000_000, 50_000_000.0, 60.0, None)
+    view = job_view(going, WORDS)
+    assert view["words"] == "downloading · 1.0 GB of 4.0 GB · 50 MB/s · 60 s left"
+    assert view["share"] == 0.25
+    failed = JobProgress("convert", 0, 0, None, None, DiskFull("/x", 5_000_000, 1_000))
+    assert job_view(failed, WORDS) == {"share": None, "words": WORDS.error(failed.error), "failed": True}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

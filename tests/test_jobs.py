@@ -1,0 +1,117 @@
+"""Background jobs: one a name, with speed and time left, cancelled at the next report, failed with a reason."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from llama_demo.errors import Closing, DiskFull, LlamaDemoError
+from llama_demo.jobs import JobProgress, Jobs, Report
+
+PATIENCE_SECONDS = 10.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Work:
+    """Reports what the test says, when it says so."""
+
+    def __init__(self) -> None:
+        self.begun, self.go, self.ended = threading.Event(), threading.Event(), threading.Event()
+        self.runs = 0
+
+    def __call__(self, report: Report) -> None:
+        self.runs += 1
+        self.begun.set()
+        try:
+            assert self.go.wait(PATIENCE_SECONDS)
+            report(1, 2)
+        finally:
+            self.ended.set()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def jobs(clock: Clock) -> Iterator[Jobs]:
+    made = Jobs(clock)
+    yield made
+    made.close()
+
+
+def seen(jobs: Jobs, name: str) -> JobProgress:
+    progress = jobs.progress(name)
+    assert progress is not None
+    return progress
+
+
+def test_speed_and_time_left_are_those_of_the_last_seconds(jobs: Jobs, clock: Clock) -> None:
+    told, go_on = threading.Event(), threading.Event()
+
+    def work(report: Report) -> None:
+        for now, done in ((0.0, 0), (100.0, 100), (102.0, 300)):
+            clock.now = now
+            report(done, 1000)
+        told.set()
+        assert go_on.wait(PATIENCE_SECONDS)
+
+    jobs.start("a", "download", work)
+    assert told.wait(PATIENCE_SECONDS)
+    progress = seen(jobs, "a")
+    assert (progress.done_bytes, progress.total_bytes) == (300, 1000)
+    assert progress.bytes_per_second == 100
+    assert progress.seconds_left == 7
+    go_on.set()
+
+
+def test_a_second_start_joins_the_first(jobs: Jobs) -> None:
+    work = Work()
+    jobs.start("a", "convert", work)
+    jobs.start("a", "convert", work)
+    work.go.set()
+    assert work.ended.wait(PATIENCE_SECONDS)
+    assert work.runs == 1
+
+
+def test_cancelling_ends_the_work_at_its_next_report_and_forgets_it(jobs: Jobs) -> None:
+    work = Work()
+    jobs.start("a", "download", work)
+    assert work.begun.wait(PATIENCE_SECONDS)
+    jobs.cancel("a")
+    work.go.set()
+    jobs.close()
+    assert work.ended.is_set()
+    assert jobs.progress("a") is None
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [(DiskFull("/x", 2, 1), DiskFull), (ValueError("secret"), LlamaDemoError)]
+)
+def test_what_failed_says_why_until_it_is_dismissed_or_begun_again(
+    jobs: Jobs, error: Exception, expected: type[LlamaDemoError]
+) -> None:
+    def work(report: Report) -> None:
+        raise error
+
+    jobs.start("a", "convert", work)
+    jobs.close()
+    assert type(seen(jobs, "a").error) is expected
+    jobs.cancel("a")
+    assert jobs.progress("a") is None
+
+
+def test_after_closing_nothing_begins(jobs: Jobs) -> None:
+    jobs.close()
+    with pytest.raises(Closing):
+        jobs.start("a", "download", Work())
