@@ -83,10 +83,9 @@ class Loader:
 
     def plans(self, name: str) -> list[Plan]:
         """The best way to run `name`, on each of the devices that do equally well. Raises as `plan`."""
-        entry = self._catalog.find(name.removesuffix(ANALYSIS))
+        entry = self.catalog.find(name.removesuffix(ANALYSIS))
         if entry.base:
             return [self._adapter_plan(entry, base) for base in self.plans(entry.base)]
-        entry = self.catalog.find(name.removesuffix(ANALYSIS))
         if not name.endswith(ANALYSIS):
             return self.planner.as_good(entry)
         generator = self.planner.best(entry)
@@ -159,7 +158,7 @@ class Loader:
 
         report = _timed(report)
         try:
-            entry, engine = self._catalog.find(name), base.engine
+            entry, engine = self.catalog.find(name), base.engine
             assert isinstance(engine, TransformersEngine), "the plan refuses others"
             plan = self.plan(name)
             files = self._cache.files(entry, plan, report)
@@ -180,11 +179,10 @@ class Loader:
     def checkpoint(self, name: str, report: Report) -> Checkpoint:
         """The files that `name` is read from, to be written in another form: fetched and converted first where they
         must be. Blocks; raises as `load`."""
-        entry = self._catalog.find(name)
+        entry = self.catalog.find(name)
         if entry.base:
             raise Unsupported("being written in another form, as an adapter", name)
         files = self._files(entry, _timed(report))
-        files = self._files(self.catalog.find(name), _timed(report))
         if files.weights.is_file():
             return read_gguf(files.weights, files.tokenizer)
         return replace(read_folder(files.weights), tokenizer=files.tokenizer)

@@ -211,7 +211,7 @@ class Runtime:
         return replace(first, others=tuple(others))
 
     def _base(self, name: str) -> str:
-        return self._everything.find(name.removesuffix(ANALYSIS)).base
+        return self._shelf.everything.find(name.removesuffix(ANALYSIS)).base
 
     def _load(self, name: str, plan: Plan, report: Callable[[LoadProgress], None]) -> LoadedModel:
         base = self._base(name)
