@@ -44,8 +44,8 @@ def build(runtime: Runtime) -> Any:
     ) as page:
         runs = build_runs(runtime, page)
         model, language = build_header(runtime, wording)
-        with gr.Tabs(elem_id="tabs"):
-            with wording.make(gr.Tab, {"label": "chat.tab"}, id="chat"):
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
+            with wording.make(gr.Tab, {"label": "chat.tab"}, id="chat", elem_id="chat-tab"):
                 build_chat(runtime, wording, model)
             with wording.make(gr.Tab, {"label": "text.tab"}, id="text", elem_id="text-tab"):
                 build_text(runtime, wording, model, runs)

@@ -1,6 +1,6 @@
 // The chat tab's own state: the conversation on the screen, and the one reply that may be on its way.
 // The server words everything about a reply; the few words said here come with the page.
-const { defaults, model } = props.value;
+const { defaults, model, models } = props.value;
 let { words, prompts: builtIn } = props.value;
 const SILENCE = 3000;
 const store = openConversations();
@@ -13,6 +13,7 @@ let busy = null;
 let request = null;
 let toFill = "";
 let preset = "";
+let chosen = model;
 
 function fresh() {
   return { id: randomId(), updated: Date.now(), title: "", settings: null, turns: [] };
@@ -239,6 +240,7 @@ window.llamaDemo = {
   fresh: () => open(null),
   closeDrawers,
   prompts: () => library.open(),
+  copyLink: () => copyLink(chosen, words),
   // The last reply, with all that led to it, goes to the text tab's token view.
   tokens() {
     const end = conversation.turns.findLastIndex((turn) => turn.role === "assistant" && turn.content);
@@ -258,6 +260,8 @@ setInterval(() => {
   if (busy && Date.now() - busy.heard > SILENCE) window.dispatchEvent(new CustomEvent("llama-demo:status"));
 }, SILENCE);
 window.addEventListener("llama-demo:away", () => window.llamaDemo.ended());
+
+window.addEventListener("llama-demo:model", ({ detail }) => (chosen = detail));
 
 function hear(value) {
   if (value?.words) speak(value);
@@ -320,5 +324,8 @@ speak(props.value);
 part("chat-tokens").addEventListener("click", () => window.llamaDemo.tokens());
 whenMounted("conversation-list", list.connect);
 whenMounted("message", focusBox);
+const linked = followLink();
+if (linked && !models.includes(linked)) say("chat-error", filled(words.link_no_model, { model: linked.slice(0, TITLE) }));
+else if (linked) conversation.settings = { ...(conversation.settings ?? untouched), model: linked };
 show();
 whenMounted("seed", () => trigger("restore")); // without it Gradio shows an empty seed as 0

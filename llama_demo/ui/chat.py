@@ -43,6 +43,7 @@ SCRIPTS = (
     "conversations.js",
     "conversation_list.js",
     "saved_prompts.js",
+    "link.js",
     "chat_view.js",
     "chat.js",
 )
@@ -58,6 +59,10 @@ PAGE_WORDS = (
     "keys",
     "tokens_action",
     "tokens_action_help",
+    "link_copied",
+    "link_shown",
+    "link_long",
+    "link_no_model",
     *WORDS,
 )
 """Keys under `chat.` of the few words that the page says without asking the server."""
@@ -78,7 +83,7 @@ def build_chat(runtime: Runtime, wording: Wording, model: Any) -> None:
                 left = wording.make(gr.Button, {"value": "chat.conversations"}, elem_id="show-conversations", size="sm")
                 middle = wording.make(gr.Button, {"value": "chat.prompts"}, elem_id="show-prompts", size="sm")
                 right = wording.make(gr.Button, {"value": "chat.settings"}, elem_id="show-settings", size="sm")
-            chatbot = _chatbot(wording)
+            chatbot = _chatbot(runtime, wording)
             with gr.Row(elem_id="examples"):
                 examples = [wording.make(gr.Button, {"value": key}, size="sm", min_width=0) for key in _EXAMPLES]
             bridge = _bridge(runtime, wording, replies)
@@ -145,10 +150,15 @@ def _closer(wording: Wording) -> Any:
     return wording.make(gr.Button, {"value": "chat.close"}, elem_classes="close", size="sm")
 
 
-def _chatbot(wording: Wording) -> Any:
+def _chatbot(runtime: Runtime, wording: Wording) -> Any:
+    title = runtime.catalog.find(runtime.default_model).title
+
+    def greeting(words: Messages) -> dict[str, Any]:
+        return {"label": words("chat.conversation"), "placeholder": words("chat.greeting", model=title)}
+
     return wording.make(
         gr.Chatbot,
-        {"label": "chat.conversation", "placeholder": "chat.greeting"},
+        greeting,
         show_label=False,
         container=False,
         elem_id="conversation",
@@ -178,6 +188,7 @@ def _bridge(runtime: Runtime, wording: Wording, replies: Replies) -> Any:
             "language": words.language,
             "defaults": asdict(_defaults(runtime)),
             "model": runtime.default_model,
+            "models": [entry.name for entry in runtime.catalog.entries],
         }
         return {"value": value}
 

@@ -122,10 +122,13 @@ def _name(words: Messages) -> dict[str, Any]:
 
 
 def build_footer(runtime: Runtime, wording: Wording) -> None:
-    """What is running here, and what the server keeps."""
+    """What is running here, what the server keeps, and a link to what is on the screen."""
     kept = "page.kept_log" if runtime.settings.log_prompts else "page.kept_nothing"
     with gr.Column(elem_id="about", scale=0):
         wording.make(gr.Markdown, {"value": "page.about"})
         wording.make(gr.Markdown, {"value": kept})
         build_rules(runtime, wording)
         build_owner(runtime, wording)
+        link = wording.make(gr.Button, {"value": "page.copy_link"}, size="sm", elem_id="copy-link", min_width=0)
+        gr.HTML("", html_template='<span id="link-note" role="status"></span>', js_on_load=None)
+    link.click(fn=None, js="() => window.llamaDemo.copyLink()", api_visibility="private", show_progress="hidden")

@@ -308,6 +308,15 @@ window.llamaDemoText = {
     if (busy?.id === id) lost();
   },
   closeDrawers,
+  // A text from outside: what was typed stays within reach.
+  take(text) {
+    keepTyped();
+    remember();
+    Object.assign(state, { text, mark: null, branch: null });
+    box.value = text;
+    save();
+    show();
+  },
 };
 
 part("text-go").addEventListener("click", () => begin(state.view === "compare" ? compare : generate));
