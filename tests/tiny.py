@@ -27,8 +27,9 @@ What is the capital of South Korea? The capital of South Korea is Seoul. How man
 """
 
 
-def write_byte_level(folder: Path) -> Path:
-    """A Llama with a byte-level BPE tokenizer and a ChatML template, like the embedded model's. Returns `folder`."""
+def write_byte_level(folder: Path, **shape: int) -> Path:
+    """A Llama with a byte-level BPE tokenizer and a ChatML template, like the embedded model's; `shape` is what should
+    be other in its configuration. Returns `folder`."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     markers = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -53,7 +54,7 @@ def write_byte_level(folder: Path) -> Path:
         "chat_template": CHAT_TEMPLATE,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
-    _write_model(folder, tokenizer.get_vocab_size(), bos=1, eos=2)
+    _write_model(folder, tokenizer.get_vocab_size(), bos=1, eos=2, **shape)
     return folder
 
 
@@ -87,24 +88,27 @@ def write_sentencepiece(folder: Path) -> Path:
     return folder
 
 
-def _write_model(folder: Path, vocabulary: int, *, bos: int, eos: int) -> None:
+def _write_model(folder: Path, vocabulary: int, *, bos: int, eos: int, **shape: int) -> None:
     """Wide enough weights that the next-token distributions have a shape, and no two tokens are all but equal."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    sizes = {
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     config = LlamaConfig(
         vocab_size=vocabulary,
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
         max_position_embeddings=CONTEXT_TOKENS,
         initializer_range=0.15,
         bos_token_id=bos,
         eos_token_id=eos,
         tie_word_embeddings=False,
         dtype="float32",
+        **{**sizes, **shape},
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
