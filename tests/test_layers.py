@@ -45,7 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("limits", "credentials", "settings", "devices", "observe", "jobs", "table_lines"),
     ("budgets",),
     ("values", "messages", "visitors"),
-    ("hub_errors", "model_errors", "push_errors", "visitor_errors", "api_errors", "file_errors"),
+    ("classify_errors", "hub_errors", "model_errors", "push_errors", "visitor_errors", "api_errors", "file_errors"),
     ("errors",),
 )
 """From the top down. A module imports from the lines below its own, and never from a neighbour on its line."""

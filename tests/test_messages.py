@@ -8,13 +8,31 @@ from pathlib import Path
 
 import pytest
 
-from llama_demo import api_errors, errors, file_errors, hub_errors, model_errors, push_errors, visitor_errors
+from llama_demo import (
+    api_errors,
+    classify_errors,
+    errors,
+    file_errors,
+    hub_errors,
+    model_errors,
+    push_errors,
+    visitor_errors,
+)
 from llama_demo.messages import languages, messages, preferred, shortened, size
 
 PACKAGE = Path(errors.__file__).parent
 ERRORS = [
     error
-    for module in (api_errors, errors, hub_errors, model_errors, push_errors, visitor_errors, file_errors)
+    for module in (
+        api_errors,
+        classify_errors,
+        errors,
+        hub_errors,
+        model_errors,
+        push_errors,
+        visitor_errors,
+        file_errors,
+    )
     for error in vars(module).values()
     if isinstance(error, type) and issubclass(error, errors.LlamaDemoError) and error is not errors.LlamaDemoError
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from llama_demo.classify.features import Features, Told
 from llama_demo.classify.head import Head
 from llama_demo.classify.wrapping import Wrapping
 from llama_demo.classify.zero_shot import ZeroShot
+from llama_demo.classify_errors import NoNumbers
 from llama_demo.errors import Unsupported
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Reader:
 
 
 def by_head(loaded: LoadedModel, head: Head, features: Features) -> Reader:
-    """Raises `WrongBackbone`, `Unsupported`."""
+    """Raises `WrongBackbone`, `Unsupported`, `NoNumbers`."""
     head.check_backbone(loaded.entry.name, probe(loaded, features))
     wrapping = Wrapping(head.prompt)
 
@@ -52,7 +53,7 @@ def by_head(loaded: LoadedModel, head: Head, features: Features) -> Reader:
 
 
 def by_labels(loaded: LoadedModel, asked: ZeroShot) -> Reader:
-    """Raises `Unsupported`, `PromptTooLong`."""
+    """Raises `Unsupported`, `PromptTooLong`; reading, `NoNumbers`."""
     if not loaded.engine.abilities.score:
         raise Unsupported("zero-shot classification", loaded.entry.name)
     names = tuple(label.name for label in asked.labels)
@@ -60,7 +61,10 @@ def by_labels(loaded: LoadedModel, asked: ZeroShot) -> Reader:
 
     def read(texts: Sequence[str], told: Told) -> Scored | None:
         found = zero_shot.score(loaded, asked, wrapping, texts, told)
-        return None if found is None else (training.softmax(found.logits), found.cut_characters)
+        if found is None:
+            return None
+        _check_numbers(loaded, found.logits)
+        return training.softmax(found.logits), found.cut_characters
 
     return Reader("", loaded.entry.name, wrapping.prompt, names, "single_label_classification", read)
 
@@ -70,13 +74,16 @@ def embed(
 ) -> tuple[NDArray[np.float32], list[int]] | None:
     """Each text's features, float32 [texts, hidden], and what was cut of it; None where `told` ended it.
 
-    Raises `Unsupported`, `PromptTooLong`.
+    Raises `Unsupported`, `PromptTooLong`, `NoNumbers`.
     """
     if not loaded.engine.abilities.embed:
         raise Unsupported("trained classifiers", loaded.entry.name)
     read = [wrapping.read(loaded.tokenizer, text, loaded.engine.context_tokens) for text in texts]
     made = features.embed(loaded.engine, loaded.entry.name, [each.ids for each in read], told)
-    return None if made is None else (made, [each.cut_characters for each in read])
+    if made is None:
+        return None
+    _check_numbers(loaded, made)
+    return made, [each.cut_characters for each in read]
 
 
 def probe(loaded: LoadedModel, features: Features) -> NDArray[np.float32]:
@@ -85,3 +92,8 @@ def probe(loaded: LoadedModel, features: Features) -> NDArray[np.float32]:
     assert found is not None
     made: NDArray[np.float32] = found[0][0]
     return made
+
+
+def _check_numbers(loaded: LoadedModel, values: NDArray[Any]) -> None:
+    if not np.isfinite(values).all():
+        raise NoNumbers(loaded.entry.name)

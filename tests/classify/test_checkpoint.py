@@ -10,6 +10,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -20,6 +21,7 @@ from llama_demo.classify.zero_shot import ZeroShot
 from llama_demo.errors import BadCheckpoint, BadHead, UnknownClassifier, Unsupported, UntrainedHead
 from llama_demo.runtime import Runtime
 from llama_demo.settings import read_settings
+from llama_demo.ui.classify_endpoints import ClassifyEndpoints
 from llama_demo.values import Sampling, Turn
 
 TEXTS = ["the boats come back", "bread", "1, 2, 3 and a dog on the warm stones"]
@@ -96,8 +98,17 @@ def test_without_its_score_weight_it_never_yields_a_number(checkpoint: Path, tmp
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UntrainedHead, match="no score"):
         read_checkpoint(folder, "headless")
-    with runtime_on(folder, tmp_path / "cache") as runtime, pytest.raises(UntrainedHead):
-        last(runtime.classification.classify(TEXTS, "headless"))
+    with runtime_on(folder, tmp_path / "cache") as runtime:
+        for updates in (
+            runtime.classification.classify(TEXTS, "headless"),
+            runtime.classification.explain(TEXTS[0], "headless"),
+            runtime.classification.sharing.export("headless", tmp_path / "exported", runtime.messages()),
+        ):
+            with pytest.raises(UntrainedHead):
+                last(updates)
+        with pytest.raises(gr.Error, match="random"):
+            asyncio.run(ClassifyEndpoints(runtime).classify(TEXTS, "headless"))
+    assert not (tmp_path / "exported").exists()
 
 
 def test_a_language_model_is_no_classifier(tiny_folder: Path, tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import shutil
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,11 @@ from llama_demo.classify.labels import labels_from
 from llama_demo.classify.results import Explanation, Trained, Verdicts, Working
 from llama_demo.classify.service import Classification
 from llama_demo.classify.zero_shot import ZeroShot
+from llama_demo.classify_errors import NoNumbers
 from llama_demo.engines.transformers import TransformersEngine
 from llama_demo.errors import (
     BadExamples,
+    DiskFull,
     InvalidParameter,
     NameTaken,
     UnknownClassifier,
@@ -275,6 +279,48 @@ def test_a_head_is_refused_on_another_backbone(
             everything(other.service.classify(["x"], "theirs"))
     finally:
         other.registry.close()
+
+
+def test_what_is_no_number_is_neither_shown_nor_learned_from(
+    world: World, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed, score = world.loaded.engine.embed, world.loaded.engine.score_endings
+    monkeypatch.setattr(world.loaded.engine, "embed", lambda batch: embed(batch) * np.float32("nan"))
+    monkeypatch.setattr(world.loaded.engine, "score_endings", lambda *asked: score(*asked) - np.float32("inf"))
+    asked = ZeroShot(labels_from(["a", "b"]), "{text} is")
+    fresh = [{**example, "text": f"{example['text']} again"} for example in EXAMPLES]
+    for updates in (
+        world.service.classify(["a text never read before"], "mine"),
+        world.service.zero_shot(["boats"], asked, model=MODEL),
+        world.service.train(fresh, "nothing", model=MODEL),
+    ):
+        with pytest.raises(NoNumbers):
+            everything(updates)
+    assert "nothing" not in world.service.heads.names()
+    world.service._features._kept.clear()
+
+
+def test_a_full_disk_leaves_no_head_and_its_name_free(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage("/")
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
+        with pytest.raises(DiskFull):
+            everything(world.service.train(EXAMPLES, "large", model=MODEL))
+    path = world.service.heads.path("large")
+    assert not list(path.parent.glob("*large*"))
+    (path.parent / ".large.safetensors.1234.partial").write_bytes(b"half")
+    assert "large" not in str(world.service.heads.names())
+    assert isinstance(last(world.service.train(EXAMPLES, "large", model=MODEL)), Trained)
+    world.service.heads.remove("large")
+
+
+def test_a_head_of_another_width_is_refused(world: World, trained: Trained) -> None:
+    head = heads.load(trained.path)
+    narrow = replace(head, name="narrow", weight=head.weight[:, :64].copy(), probe=None)
+    heads.save(narrow, world.service.heads.path("narrow"))
+    with pytest.raises(WrongBackbone, match="64"):
+        everything(world.service.classify(["boats"], "narrow"))
+    world.service.heads.remove("narrow")
 
 
 def test_an_exported_head_gives_the_same_scores_in_plain_transformers(

@@ -35,6 +35,18 @@ def test_what_it_learned_holds_on_examples_it_never_saw_and_the_report_foretells
     assert report.calibration_error(seen) < 0.08
 
 
+@pytest.mark.parametrize(("labels", "each"), [(2, (190, 10)), (3, (80, 12, 8)), (10, (60, 20, *(5,) * 8))])
+def test_rare_labels_are_learned_beside_common_ones(labels: int, each: tuple[int, ...]) -> None:
+    features, classes = clouds(200 * labels, labels, 1.0)
+    kept = np.concatenate([np.flatnonzero(classes == place)[:count] for place, count in enumerate(each)])
+    fitted = train(features[kept], classes[kept], go_on)
+    assert fitted is not None
+    assert min(training.PENALTIES) < fitted.penalty <= max(training.PENALTIES)
+    fresh, truth = clouds(400, labels, 1.0, seed=1)
+    said = (fresh.astype(np.float64) @ fitted.weight.T).argmax(axis=1)
+    assert report.macro_f1(report.confusion_matrix(truth, said, labels)) > 0.85
+
+
 def test_labels_that_mean_nothing_are_reported_as_chance() -> None:
     """So the penalty is chosen within the folds that are judged, and no example judges itself."""
     rng = np.random.default_rng(0)
