@@ -62,7 +62,7 @@ def main() -> int:
     with (
         tempfile.TemporaryDirectory() as cache,
         Runtime(read_settings({"cache_dir": cache}, {})) as runtime,
-        runtime.registry.lease(runtime._reads_with(runtime.default_model)) as loaded,
+        runtime.registry.lease(runtime.reads_with(runtime.default_model)) as loaded,
     ):
         for given in label_sets():
             wrappings = [Wrapping(prompt) for prompt in PROMPTS]
