@@ -34,6 +34,7 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
         from llama_demo.api.gate import gates
         from llama_demo.api.metrics import metrics_route
         from llama_demo.api.owner import owner_routes
+        from llama_demo.ui.tools import offer_tools
 
         os.environ["FORWARDED_ALLOW_IPS"] = settings.trusted_proxies
         page = ui.build(runtime)
@@ -45,6 +46,7 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
                 ssr_mode=False,
                 prevent_thread_lock=True,
                 quiet=True,
+                mcp_server=True,
                 app_kwargs={
                     "routes": [*routes(runtime), *owner_routes(runtime), metrics_route(runtime)],
                     "middleware": gates(runtime),
@@ -52,6 +54,7 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
                 **ui.launch_options(runtime),
             )
             bound_connections(page.server)
+            offer_tools(page)
             LOG.info("listening on %s port %d", settings.host, settings.port)
             ready(page.share_url or page.local_url)
             threading.Event().wait()

@@ -24,6 +24,8 @@ VISITOR_COOKIE = "llama_demo_visitor"
 """Drawn at random by the server; nobody can know another's."""
 OWNER_COOKIE = "llama_demo_owner"
 """Proof that the password was given to this very process: a restart asks for it again."""
+CALLER = "caller"
+"""Under this name a request's state has the key of a visitor who was let in by an API key or a password."""
 ATTEMPTS = 5
 """At the password, by one address, before it must wait."""
 ATTEMPT_SECONDS = 30.0
@@ -98,13 +100,16 @@ class Visitors:
         return bool(self._password)
 
     def of(self, request: Asked | None) -> Visitor:
-        """Who sent `request`. Somebody who signed in has a `username` there, as Gradio sets it."""
+        """Who sent `request`. Somebody who signed in has a `username` there, as Gradio sets it, or a `CALLER` in its
+        state, and is then one visitor wherever the requests come from."""
         if request is None:
             return Visitor("", Role.OWNER) if self._everybody_owns else NOBODY
         cookies, host = dict(request.cookies), address_of(request)
         address = visitor_key("address", host)
         key = visitor_key("cookie", cookies[VISITOR_COOKIE]) if self.knows(request) else address
-        role = self._role(cookies, getattr(request, "username", None))
+        if (caller := getattr(getattr(request, "state", None), CALLER, None)) is not None:
+            key = caller
+        role = self._role(cookies, getattr(request, "username", None) or caller)
         return Visitor(key, role, "" if host in _OWN_ADDRESSES else address)
 
     def knows(self, request: Asked) -> bool:

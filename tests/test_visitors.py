@@ -17,6 +17,16 @@ def request(address: str | None = "10.1.1.1", username: str | None = None, **coo
     return SimpleNamespace(cookies=cookies, client=client, username=username)
 
 
+def test_who_has_a_key_is_one_signed_in_visitor_wherever_the_requests_come_from() -> None:
+    visitors = Visitors(public=True, password="")
+    asked = [request("10.1.1.1"), request("10.2.2.2"), request("10.2.2.2")]
+    for one, caller in zip(asked, ("ann", "ann", "ben"), strict=True):
+        one.state = SimpleNamespace(caller=caller)
+    first, second, third = (visitors.of(one) for one in asked)
+    assert first.role is second.role is Role.SIGNED_IN
+    assert first.key == second.key != third.key
+
+
 def test_on_a_private_start_without_a_password_everybody_is_the_owner() -> None:
     assert Visitors(public=False, password="").of(request()).is_owner
     assert Visitors(public=False, password="").of(None).is_owner

@@ -12,13 +12,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llama_demo.api import failures
 from llama_demo.api_errors import NotAuthorised
-from llama_demo.visitors import visitor_key
+from llama_demo.visitors import CALLER, visitor_key
 
 if TYPE_CHECKING:
     from llama_demo.runtime import Runtime
 
-CALLER = "caller"
-"""Under this name a request's state says who was let in: the visitor's key."""
 _V1, _MCP = "/v1", "/gradio_api/mcp"
 
 

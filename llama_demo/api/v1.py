@@ -10,7 +10,6 @@ import secrets
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -27,12 +26,10 @@ from llama_demo.api.completions import Completions
 from llama_demo.api.description import describe, errors, streamed
 from llama_demo.api.events import DONE, event, gone, stream
 from llama_demo.api.generating import Answers, answer, merged
-from llama_demo.api.guard import CALLER
 from llama_demo.api.requests import ChatRequest, CompletionsRequest
 from llama_demo.api.shaping import Told, usage
 from llama_demo.api_errors import UnknownPath, UnreadableBody, UnsupportedParameter, WrongMethod
 from llama_demo.errors import LlamaDemoError
-from llama_demo.visitors import Role, Visitor
 
 if TYPE_CHECKING:
     from llama_demo.runtime import Runtime
@@ -98,7 +95,7 @@ class V1:
             "model": self._runtime.catalog.find(model).name,
             "system_fingerprint": self._fingerprint,
         }
-        answers = merged([answer(self._runtime, ask, model, self._visitor(request)) for ask in wanted.asks])
+        answers = merged([answer(self._runtime, ask, model, self._runtime.visitors.of(request)) for ask in wanted.asks])
         if asked.stream:
             chunks = self._chunks(wanted, answers, head, includes_usage=asked.includes_usage)
             return await stream(request, chunks, self._failed)
@@ -109,14 +106,6 @@ class V1:
                 if await request.is_disconnected():
                     return gone()
         return wanted.whole([one for one in found if one is not None], head)
-
-    def _visitor(self, request: Request) -> Visitor:
-        """Whoever was let in by a key or a password is one visitor, wherever the requests come from."""
-        visitor = self._runtime.visitors.of(request)
-        caller = getattr(request.state, CALLER, None)
-        if caller is None:
-            return visitor
-        return replace(visitor, key=caller, role=visitor.role if visitor.is_owner else Role.SIGNED_IN)
 
     def _failed(self, error: Exception) -> bytes:
         """The last event of a stream that failed."""

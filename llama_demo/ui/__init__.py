@@ -19,6 +19,7 @@ from llama_demo.ui.header import build_footer, build_header
 from llama_demo.ui.models import build_models
 from llama_demo.ui.text import build_text
 from llama_demo.ui.theme import theme
+from llama_demo.ui.tools import add_tools
 from llama_demo.ui.words import Wording
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def build(runtime: Runtime) -> Any:
         build_footer(runtime, wording)
         add_endpoints(runtime)
         add_classify_endpoints(runtime)
+        add_tools(runtime)
         if len(languages()) > 1:
             speak(page, wording, language)
     page._queue.sleep_when_free = _LOOK_SECONDS

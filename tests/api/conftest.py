@@ -14,6 +14,7 @@ from llama_demo.api import routes
 from llama_demo.api.gate import gates
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
+from llama_demo.ui.tools import offer_tools
 from llama_demo.values import ModelState
 
 MODEL = "tiny-llama"
@@ -43,9 +44,11 @@ def served(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
             prevent_thread_lock=True,
             quiet=True,
             ssr_mode=False,
+            mcp_server=True,
             app_kwargs={"routes": routes(runtime), "middleware": gates(runtime)},
             **ui.launch_options(runtime),
         )
+        offer_tools(page)
         assert runtime.registry.status(MODEL).state is ModelState.READY
         yield Served(runtime, page.local_url.rstrip("/"))
         page.close(verbose=False)
