@@ -55,7 +55,7 @@ def test_every_picture_and_page_that_the_readme_names_is_there() -> None:
 
 def test_the_spaces_gradio_is_one_that_the_requirements_allow() -> None:
     version = re.search(r"^sdk_version: (\S+)$", README.read_text(encoding="utf-8"), re.MULTILINE)
-    wanted = re.search(r"^gradio>=([\d.]+),<(\d+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    wanted = re.search(r"^gradio\[mcp\]>=([\d.]+),<(\d+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     assert version is not None
     assert wanted is not None
     assert version[1].startswith(wanted[1])
