@@ -156,10 +156,10 @@ def completion_logprobs(tokens: list[ScoredToken], *, offset: int, top: bool) ->
 
 
 def _top(token: ScoredToken) -> dict[str, float] | None:
-    """The likeliest, and the token itself where it is not among them. None for a text's first token."""
+    """The likeliest and the token itself, with the very number that it has elsewhere. None for a text's first token."""
     if token.logprob is None:
         return None
-    found = {token.token: token.logprob} | {other.token: other.logprob for other in reversed(token.top)}
+    found = {other.token: other.logprob for other in reversed(token.top)} | {token.token: token.logprob}
     return {name: max(logprob, LEAST_LOGPROB) for name, logprob in found.items()}
 
 

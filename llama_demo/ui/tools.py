@@ -146,14 +146,13 @@ def add_tools(runtime: Runtime) -> None:
     """Adds the tools to the page that is being built."""
     tools = Tools(runtime)
     for tool in (tools.chat, tools.generate, tools.score, tools.classify):
-        gr.api(tool, api_name=_PREFIX + tool.__name__, queue=False, concurrency_limit=None)
+        name = _PREFIX + tool.__name__
+        gr.api(tool, api_name=name, queue=False, concurrency_limit=None, api_visibility="undocumented")
 
 
 def offer_tools(page: Any) -> None:
-    """Has the launched `page` offer the tools and nothing else over MCP, and leave them out of its own API's page."""
+    """Has the launched `page` offer over MCP the tools, which it leaves out of its own API's page, and nothing else."""
     server = page.mcp_server_obj
+    server.api_info = page.get_api_info(all_endpoints=True)
     names = [name for name in server.api_info["named_endpoints"] if name.startswith("/" + _PREFIX)]
     server.tool_to_endpoint = {name.removeprefix("/" + _PREFIX): name for name in names}
-    for function in page.fns.values():
-        if str(function.api_name).startswith(_PREFIX):
-            function.api_visibility = "undocumented"
