@@ -23,7 +23,7 @@ from llama_demo.messages import Messages, messages
 from llama_demo.model_files import add_convert_arguments, run_convert, run_download
 from llama_demo.observe import LOG, start_logging
 from llama_demo.settings import Settings, add_arguments, options, read_settings
-from llama_demo.text_arguments import add_generate_arguments, add_score_arguments
+from llama_demo.text_arguments import add_classify_arguments, add_generate_arguments, add_score_arguments
 
 if TYPE_CHECKING:
     from llama_demo.listing import ModelSummary
@@ -70,6 +70,7 @@ def _parser(words: Messages) -> argparse.ArgumentParser:
         ("download", _download),
         ("generate", _generate),
         ("score", _score),
+        ("classify", _classify),
         ("new-api-key", _new_api_key),
         ("hash-password", _hash_password),
     ):
@@ -83,6 +84,8 @@ def _parser(words: Messages) -> argparse.ArgumentParser:
             add_generate_arguments(command, words)
         elif name == "score":
             add_score_arguments(command, words)
+        elif name == "classify":
+            add_classify_arguments(command, words)
         elif name == "new-api-key":
             add_key_arguments(command, words)
         elif name == "hash-password":
@@ -187,6 +190,12 @@ def _new_api_key(parsed: argparse.Namespace, _: Settings, words: Messages) -> in
 
 def _hash_password(parsed: argparse.Namespace, _: Settings, words: Messages) -> int:
     return run_hash_password(parsed, words, _say)
+
+
+def _classify(parsed: argparse.Namespace, settings: Settings, words: Messages) -> int:
+    from llama_demo.classify_command import run_classify
+
+    return run_classify(parsed, settings, words)
 
 
 def _say(text: str) -> None:

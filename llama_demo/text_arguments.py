@@ -1,4 +1,4 @@
-"""The arguments of `generate` and `score`. It imports nothing that these commands need to run."""
+"""The arguments of `generate`, `score` and `classify`. It imports nothing that these commands need to run."""
 
 from __future__ import annotations
 
@@ -45,6 +45,14 @@ def add_generate_arguments(command: argparse.ArgumentParser, words: Messages) ->
 def add_score_arguments(command: argparse.ArgumentParser, words: Messages) -> None:
     add_source_arguments(command, words, "text")
     command.add_argument("--top-k", default=str(TOP_K), metavar="NUMBER", help=words("cli.score_top_k", default=TOP_K))
+
+
+def add_classify_arguments(command: argparse.ArgumentParser, words: Messages) -> None:
+    add_source_arguments(command, words, "text")
+    command.add_argument("--labels", metavar="A,B", help=words("cli.labels"))
+    command.add_argument("--classifier", metavar="NAME", help=words("cli.classifier"))
+    command.add_argument("--instruction", metavar="TEXT", help=words("cli.instruction"))
+    command.add_argument("--threshold", default="0", metavar="NUMBER", help=words("cli.threshold"))
 
 
 def add_source_arguments(command: argparse.ArgumentParser, words: Messages, column: str) -> None:

@@ -30,7 +30,7 @@ from llama_demo.values import Completion, CompletionRequest, ScoredText
 from llama_demo.visitor_errors import TookTooLong, TooManyRequests
 from llama_demo.visitors import Visitor
 
-_OWN_ERRORS = (EmptyMessage, EngineCrashed, ForgedTurn, InvalidUnicode, MessageTooLong, PromptTooLong, TookTooLong)
+OWN_ERRORS = (EmptyMessage, EngineCrashed, ForgedTurn, InvalidUnicode, MessageTooLong, PromptTooLong, TookTooLong)
 """What is a row's own fault, or may be; anything else would befall every other row too."""
 _ATTEMPTS = 3
 _BUSY_SECONDS = 1.0
@@ -108,7 +108,7 @@ async def run_file(
         Output, output, table, fixed=task.fixed, made=task.made, title=title or str(output)
     )
     with opened as file:
-        progress = run_batch(file, work, total=total, window=window, own_errors=_OWN_ERRORS, worded=worded)
+        progress = run_batch(file, work, total=total, window=window, own_errors=OWN_ERRORS, worded=worded)
         async with aclosing(progress) as steps:
             async for step in steps:
                 yield step

@@ -64,7 +64,9 @@ def test_doctor_names_a_missing_package_and_what_to_run(
     assert "no-such-package is missing: run `pip install -r requirements.txt`" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["serve", "models", "doctor", "bench", "convert", "download", "generate", "score"])
+@pytest.mark.parametrize(
+    "command", ["serve", "models", "doctor", "bench", "convert", "download", "generate", "score", "classify"]
+)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main([command, "--help"])

@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench_client", "progress_line", "text_arguments"),
     ("ui", "api"),
     ("runtime",),
+    ("classify_files",),
     ("text_files",),
     ("generation",),
     ("classify",),

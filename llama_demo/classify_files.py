@@ -1,0 +1,140 @@
+"""A file of texts in, the same with labels and scores out: what is done with one of its rows, and how good it all was.
+
+It knows no command line and no page, and leaves the rest of a file to `text_files`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from llama_demo.classify.report import Report, Tally
+from llama_demo.classify.results import Verdict, Verdicts
+from llama_demo.classify.service import Classification
+from llama_demo.classify.zero_shot import ZeroShot
+from llama_demo.errors import EmptyMessage, LlamaDemoError
+from llama_demo.leasing import Stopper
+from llama_demo.table_output import ERROR
+from llama_demo.tables import Table, Value, open_table, text_of
+from llama_demo.text_files import OWN_ERRORS, TextTask
+from llama_demo.visitors import Visitor
+
+TOGETHER = 32
+"""So many texts are read in one call: far cheaper than one by one."""
+LABEL = "label"
+"""A column of the input that says what is right."""
+_SCORE = "score "
+
+Classify = Callable[[Sequence[str]], Awaitable[Sequence[Verdict]]]
+
+
+@dataclass(frozen=True, slots=True)
+class By:
+    """Who decides: a trained head's name, or labels; and below which probability nobody does."""
+
+    by: str | ZeroShot
+    threshold: float = 0.0
+
+
+def classifying(service: Classification, model: str, how: By, visitor: Visitor) -> TextTask:
+    """The label of each row's text, a score for each label, and how many characters did not fit the context. `model` is
+    what reads for labels; a head reads with its own. Raises `UnknownClassifier`, `UntrainedHead`, `BadHead`."""
+    if isinstance(how.by, ZeroShot):
+        labels, fixed = tuple(label.name for label in how.by.labels), {"model": model}
+    else:
+        head = service.find(how.by, visitor)
+        labels, fixed = tuple(head.labels), {"classifier": how.by, "model": head.backbone.name}
+    together = _Together(lambda texts: classify(service, texts, model, how, visitor))
+
+    async def of(text: str) -> Mapping[str, Value]:
+        if not text.strip():
+            raise EmptyMessage
+        verdict = await together.of(text)
+        scores = {f"{_SCORE}{label}": verdict.scores[label] for label in labels}
+        return {"predicted": said(verdict), **scores, "cut_characters": verdict.cut_characters}
+
+    return TextTask(fixed, ("predicted", *(f"{_SCORE}{label}" for label in labels), "cut_characters"), of)
+
+
+def said(verdict: Verdict) -> str:
+    """The label, or the several where a text may have some; empty below the threshold."""
+    return verdict.label if verdict.label is not None else ", ".join(verdict.labels)
+
+
+async def classify(
+    service: Classification, texts: Sequence[str], model: str, how: By, visitor: Visitor
+) -> Sequence[Verdict]:
+    """Raises as `Classification.classify`."""
+    stopper = Stopper(visitor)
+    if isinstance(how.by, ZeroShot):
+        updates = service.zero_shot(texts, how.by, model=model, abstain_below=how.threshold, stopper=stopper)
+    else:
+        updates = service.classify(texts, how.by, abstain_below=how.threshold, stopper=stopper)
+    async with aclosing(updates):
+        async for update in updates:
+            if isinstance(update, Verdicts):
+                return update.verdicts
+    raise LlamaDemoError
+
+
+def report_of(table: Table, column: str, result: Path) -> Report | None:
+    """How good the `result` that was made of `table` is; None where the table has no column `label`.
+
+    Raises `BadLabels` where it has none of the classifier's labels.
+    """
+    if LABEL not in table.columns:
+        return None
+    made = open_table(result)
+    scores = [name for name in made.columns if name.startswith(_SCORE)]
+    tally = Tally([name.removeprefix(_SCORE) for name in scores])
+    pairs = zip(table.rows(), made.rows(), strict=False)
+    while group := list(islice(pairs, TOGETHER)):
+        judged = [(given, row) for given, row in group if not row.values[ERROR]]
+        tally.add(
+            [text_of(table, given, column) for given, _ in judged],
+            [str(given.values.get(LABEL) or "") for given, _ in judged],
+            [{name.removeprefix(_SCORE): float(row.values[name]) for name in scores} for _, row in judged],
+        )
+    return tally.report()
+
+
+@dataclass(slots=True)
+class _Asked:
+    text: str
+    answer: Verdict | LlamaDemoError | None = None
+
+
+class _Together:
+    """Texts that wait at the same time go into one call. One that fails on its own costs no other its answer."""
+
+    def __init__(self, call: Classify) -> None:
+        self._call = call
+        self._waiting: list[_Asked] = []
+        self._turn = asyncio.Lock()
+
+    async def of(self, text: str) -> Verdict:
+        asked = _Asked(text)
+        self._waiting.append(asked)
+        async with self._turn:
+            if asked.answer is None:
+                group, self._waiting = self._waiting[:TOGETHER], self._waiting[TOGETHER:]
+                await self._answer(group)
+        if isinstance(asked.answer, Verdict):
+            return asked.answer
+        raise asked.answer or LlamaDemoError
+
+    async def _answer(self, group: Sequence[_Asked]) -> None:
+        try:
+            answers: Sequence[Verdict | LlamaDemoError] = await self._call([asked.text for asked in group])
+        except LlamaDemoError as error:
+            if isinstance(error, OWN_ERRORS) and len(group) > 1:
+                for asked in group:
+                    await self._answer([asked])
+                return
+            answers = [error] * len(group)
+        for asked, answer in zip(group, answers, strict=True):
+            asked.answer = answer
