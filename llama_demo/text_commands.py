@@ -58,7 +58,7 @@ def score(parsed: argparse.Namespace, settings: Settings, words: Messages) -> in
             _scored(runtime.generation.score(text, model=runtime.default_model, top_k=top_k, stopper=Stopper(OWNER)))
         )
     if parsed.json:
-        print(json.dumps(asdict(scored), indent=2, ensure_ascii=False))
+        print(json.dumps(_plain(asdict(scored)), indent=2, ensure_ascii=False))
         return 0
     names = [words("cli.score_token"), *(words(f"cli.score_{name}") for name in _SCORE_FIGURES)]
     rows = [names, *(_cells(token) for token in scored.tokens)]
@@ -116,6 +116,13 @@ def _public(completion: Completion) -> dict[str, Any]:
         "trimmed_tokens": completion.trimmed_tokens,
         "continuations": made,
     }
+
+
+def _plain(value: Any) -> Any:
+    """`value` without the tokens' raw bytes, for which JSON has no kind."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items() if name != "raw"}
+    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def _cells(token: ScoredToken) -> list[str]:
