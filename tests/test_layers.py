@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "llama_demo"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("serve", "doctor", "bench", "model_files", "text_commands", "credential_commands"),
+    ("serve", "doctor", "bench", "model_files", "text_commands", "classify_command", "credential_commands"),
+    ("file_command",),
     ("bench_client", "progress_line", "text_arguments"),
     ("ui", "api"),
     ("runtime",),
