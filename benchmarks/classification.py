@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llama_demo.classify import training
-from llama_demo.classify.cards import Licence
 from llama_demo.classify.export import export
 from llama_demo.classify.head import Backbone, Head
 from llama_demo.classify.labels import labels_from
@@ -32,6 +31,7 @@ from llama_demo.classify.reading import by_labels
 from llama_demo.classify.report import calibration_bins, calibration_error
 from llama_demo.classify.wrapping import Wrapping
 from llama_demo.classify.zero_shot import PROMPTS, ZeroShot, choose_prompt
+from llama_demo.licences import Licence
 from llama_demo.loading import LoadedModel
 from llama_demo.runtime import Runtime
 from llama_demo.settings import read_settings

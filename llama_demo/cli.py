@@ -20,7 +20,7 @@ from llama_demo.credential_commands import (
 )
 from llama_demo.errors import InvalidInput, LlamaDemoError
 from llama_demo.messages import Messages, messages
-from llama_demo.model_files import add_convert_arguments, run_convert, run_download
+from llama_demo.model_files import add_convert_arguments, add_save_arguments, run_convert, run_download, run_save
 from llama_demo.observe import LOG, start_logging
 from llama_demo.settings import Settings, add_arguments, options, read_settings
 from llama_demo.text_arguments import add_classify_arguments, add_generate_arguments, add_score_arguments
@@ -68,6 +68,7 @@ def _parser(words: Messages) -> argparse.ArgumentParser:
         ("bench", _bench),
         ("convert", _convert),
         ("download", _download),
+        ("save", _save),
         ("generate", _generate),
         ("score", _score),
         ("classify", _classify),
@@ -92,6 +93,8 @@ def _parser(words: Messages) -> argparse.ArgumentParser:
             add_password_arguments(command, words)
         else:
             add_arguments(command)
+        if name == "save":
+            add_save_arguments(command, words)
         if name == "download":
             command.add_argument("name", help=words("cli.download_name"))
         if name in ("models", "bench"):
@@ -166,6 +169,10 @@ def _bench(parsed: argparse.Namespace, _: Settings, words: Messages) -> int:
 
 def _convert(parsed: argparse.Namespace, _: Settings, words: Messages) -> int:
     return run_convert(parsed, words, _say)
+
+
+def _save(parsed: argparse.Namespace, settings: Settings, words: Messages) -> int:
+    return run_save(parsed, settings, words, _say)
 
 
 def _download(parsed: argparse.Namespace, settings: Settings, words: Messages) -> int:

@@ -13,7 +13,10 @@ from pathlib import Path
 from llama_demo import hub
 from llama_demo.catalog import Entry
 from llama_demo.checkpoints import gguf
+from llama_demo.checkpoints.convert import convert, read_checkpoint
+from llama_demo.checkpoints.gguf_source import read_gguf
 from llama_demo.checkpoints.gguf_write import Quantization
+from llama_demo.checkpoints.llama import Checkpoint
 from llama_demo.checkpoints.whole import remove_abandoned
 from llama_demo.entry_files import find_packaged, wanted_files
 from llama_demo.entry_plans import CONVERTED_TO
@@ -69,6 +72,16 @@ class ModelCache:
             self._tokenizer_folder(source),
         )
 
+    def original(self, entry: Entry, report: Report) -> Checkpoint:
+        """The entry's own weights, fetched where they are not here, unconverted. Blocks; raises as `files`."""
+        source = entry.path or find_packaged(entry.package) or self._downloaded(entry, report)
+        if not source.is_file():
+            return read_checkpoint(source)
+        folder = self._cache_folder(entry.name, source)
+        if not (folder / "tokenizer.json").is_file():
+            gguf.write_tokenizer(source, folder)
+        return read_gguf(source, folder)
+
     def _from_gguf(self, entry: Entry, source: Path, report: Report) -> Files:
         header = gguf.read_header(source)
         folder = self._cache_folder(entry.name, source)
@@ -82,8 +95,6 @@ class ModelCache:
         return Files(weights, folder)
 
     def _from_meta(self, entry: Entry, source: Path, plan: Plan, report: Report) -> Files:
-        from llama_demo.checkpoints.convert import convert
-
         folder = self._cache_folder(entry.name, source / "params.json")
         if plan.way != "openvino":
             if not (folder / "hf").is_dir():

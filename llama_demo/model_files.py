@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
-from llama_demo.catalog import read_catalog
-from llama_demo.errors import InvalidSetting
+from llama_demo.catalog import Entry, read_catalog
+from llama_demo.errors import InvalidSetting, TargetExists
 from llama_demo.messages import Messages, size
 from llama_demo.progress_line import ProgressLine
+from llama_demo.push_errors import LicenceNotConfirmed
 from llama_demo.settings import Settings
+
+MOST_SLICES = 64
 
 
 def add_convert_arguments(command: argparse.ArgumentParser, words: Messages) -> None:
@@ -36,8 +40,7 @@ def run_convert(parsed: argparse.Namespace, words: Messages, say: Callable[[str]
         raise InvalidSetting("--dtype", parsed.dtype, "left out: it belongs to --to hf")
     with bytes_line(words) as line:
         convert(parsed.source, parsed.target, to=to, dtype=dtype, quantization=quantization, report=line.report)
-    written = [parsed.target] if parsed.target.is_file() else list(parsed.target.iterdir())
-    say(words("cli.converted", path=parsed.target, size=size(sum(file.stat().st_size for file in written))))
+    say(words("cli.converted", path=parsed.target, size=size(_bytes(parsed.target))))
     return 0
 
 
@@ -54,6 +57,69 @@ def run_download(parsed: argparse.Namespace, settings: Settings, words: Messages
             path = hub.download(entry.repo, wanted_files(entry), line.report, revision=entry.revision)
     say(words("cli.downloaded", name=entry.name, path=path))
     return 0
+
+
+def add_save_arguments(command: argparse.ArgumentParser, words: Messages) -> None:
+    command.add_argument("name", help=words("cli.save_name"))
+    command.add_argument("target", type=Path, help=words("cli.save_target"))
+    command.add_argument("--pad-token", default="", help=words("cli.save_pad_token"))
+    command.add_argument("--pretraining-tp", type=int, default=0, help=words("cli.save_pretraining_tp"))
+    command.add_argument("--push", metavar="REPO", default="", help=words("cli.save_push"))
+    command.add_argument("--public-repository", action="store_true", help=words("cli.save_public"))
+    command.add_argument("--yes", action="store_true", help=words("cli.save_yes"))
+
+
+def run_save(parsed: argparse.Namespace, settings: Settings, words: Messages, say: Callable[[str], None]) -> int:
+    """Raises `InvalidSetting`, `UnknownModel`, `TargetExists`, `LicenceNotConfirmed`, `BadCheckpoint`, `DiskFull`,
+    `PushFailed`, and what fetching a model does."""
+    from llama_demo import hub_push
+    from llama_demo.model_cache import ModelCache
+    from llama_demo.saving import Changes, save
+
+    dtype: Any = settings.dtype
+    if dtype.endswith("-bit"):
+        raise InvalidSetting("--dtype", dtype, "auto, float16, bfloat16 or float32 for a folder")
+    if not 0 <= parsed.pretraining_tp <= MOST_SLICES:
+        raise InvalidSetting("--pretraining-tp", parsed.pretraining_tp, f"a whole number from 1 to {MOST_SLICES}")
+    catalog, name = read_catalog(parsed.name, Path(settings.catalog) if settings.catalog else None)
+    entry = catalog.find(name)
+    if parsed.target.exists():
+        raise TargetExists(str(parsed.target))
+    if parsed.push:
+        _confirm_push(entry, parsed, words, say)
+    changes = Changes(dtype, parsed.pad_token, parsed.pretraining_tp)
+    with bytes_line(words) as line:
+        cache = ModelCache(settings.cache_dir / "models")
+        source = cache.original(entry, lambda step: line.report(step.done_bytes or 0, step.total_bytes or 0))
+        save(entry, source, parsed.target, changes, words, report=line.report)
+    say(words("cli.converted", path=parsed.target, size=size(_bytes(parsed.target))))
+    if parsed.push:
+        with bytes_line(words) as line:
+            private = not parsed.public_repository
+            address = hub_push.push(parsed.target, parsed.push, f"Add {entry.title}", line.report, private=private)
+        say(words("cli.pushed", address=address))
+    return 0
+
+
+def _confirm_push(entry: Entry, parsed: argparse.Namespace, words: Messages, say: Callable[[str], None]) -> None:
+    """Asks on a terminal. Raises `LicenceNotConfirmed`, or `InvalidSetting`, where nobody says yes."""
+    from llama_demo.saving import to_confirm
+
+    if parsed.yes:
+        return
+    licence = to_confirm(entry)
+    if licence is not None:
+        say(words("cli.push_warning", name=entry.title, licence=licence.text or words("card.licence_unknown")))
+    seen = words("cli.push_public" if parsed.public_repository else "cli.push_private")
+    if sys.stdin.isatty() and input(words("cli.push_question", repo=parsed.push, seen=seen)).strip().lower() == "y":
+        return
+    if licence is not None:
+        raise LicenceNotConfirmed(entry.title, licence.name, licence.link)
+    raise InvalidSetting("--push", parsed.push, "confirmed with y, or with --yes")
+
+
+def _bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir()))
 
 
 def _one_of(flag: str, value: str, allowed: tuple[str, ...]) -> str:

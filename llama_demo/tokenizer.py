@@ -51,6 +51,15 @@ class Tokenizer:
         """So many spaces at the very beginning of a text belong to the encoding, and not to the text."""
         self._secrets = _Secrets(document, self.special_tokens)
 
+    def add_special(self, token: str, file: Path) -> int:
+        """The id of `token` in the tokenizer.json that is written to `file`, where it is added if it is not there."""
+        backend = FastTokenizer.from_str(self.backend.to_str())
+        backend.add_special_tokens([token])
+        backend.save(str(file))
+        number = backend.token_to_id(token)
+        assert number is not None, "it was added"
+        return number
+
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
         """Reads tokenizer.json and, where they are there, tokenizer_config.json, generation_config.json and

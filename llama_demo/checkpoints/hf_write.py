@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,8 +53,10 @@ def write_hf(
     dtype: Dtype = "auto",
     shard_bytes: int = SHARD_BYTES,
     report: Report | None = None,
+    finish: Callable[[Path], None] | None = None,
 ) -> None:
-    """Writes config.json, safetensors (in several files with an index where they are large) and the tokenizer.
+    """Writes config.json, safetensors (in several files with an index where they are large) and the tokenizer; `finish`
+    adds what else belongs into the folder before it gets its name.
 
     Raises `BadCheckpoint`, `DiskFull`, and `FileExistsError` where `target` is there and not empty.
     """
@@ -76,11 +78,13 @@ def write_hf(
                 os.fsync(file.fileno())
         if len(files) > 1:
             _write_json(folder / "model.safetensors.index.json", _index(files, total))
-        _write_tokenizer(source, folder)
+        write_tokenizer(source, folder)
         stored = types[EMBEDDING]
         named = next(name for name, kind in STORED.items() if kind == stored)
         values = {name: value for name, value in source.config.values.items() if name not in ("dtype", "torch_dtype")}
         _write_json(folder / "config.json", {**values, "torch_dtype": named})
+        if finish is not None:
+            finish(folder)
 
 
 def _shared_out(source: Checkpoint, types: dict[str, str], shard_bytes: int) -> list[list[SourceTensor]]:
@@ -129,7 +133,12 @@ def _contents(tensor: SourceTensor, kind: str) -> Iterator[NDArray[Any]]:
     for values in float_slices(tensor):
         if kind == "F16" and np.abs(values).max() > _FLOAT16_MOST:
             raise BadCheckpoint(str(tensor.path), f"its tensor {tensor.name} holds numbers too large for float16")
-        yield _as_bfloat16(values) if kind == "BF16" else np.ascontiguousarray(values, ITEMS[kind])
+        yield as_stored(values, kind)
+
+
+def as_stored(values: NDArray[np.float32], kind: str) -> NDArray[Any]:
+    """`values` in the type `kind` of a file, bfloat16 as its bits."""
+    return _as_bfloat16(values) if kind == "BF16" else np.ascontiguousarray(values, ITEMS[kind])
 
 
 def _as_bfloat16(values: NDArray[np.float32]) -> NDArray[Any]:
@@ -146,7 +155,7 @@ def _index(files: Sequence[Sequence[SourceTensor]], total: int) -> dict[str, Any
     return {"metadata": {"total_size": total}, "weight_map": names}
 
 
-def _write_tokenizer(source: Checkpoint, folder: Path) -> None:
+def write_tokenizer(source: Checkpoint, folder: Path) -> None:
     """What the source has is kept; what it lacks is made."""
     if not (source.tokenizer / "tokenizer.json").is_file():
         fields = vocabulary_fields(source.tokenizer, source.tensors[EMBEDDING].shape[0])

@@ -16,9 +16,10 @@ import numpy as np
 from llama_demo.checkpoints.hf_write import write_hf
 from llama_demo.checkpoints.llama import OUTPUT, Checkpoint, Config, SourceTensor
 from llama_demo.checkpoints.whole import replacing_folder
-from llama_demo.classify.cards import Licence, copy_licence, write_card
+from llama_demo.classify.cards import write_card
 from llama_demo.classify.head import WEIGHT, Head
 from llama_demo.errors import BadCheckpoint
+from llama_demo.licences import Licence
 from llama_demo.messages import Messages
 from llama_demo.tokenizer import Tokenizer
 
@@ -72,7 +73,7 @@ def export(
         made = folder / "model"
         write_hf(Checkpoint(backbone.folder, backbone.tokenizer, config, tensors), made, report=report)
         _name_padding(made / "tokenizer_config.json", pad)
-        copy_licence(backbone.folder, made)
+        licence.write_files(backbone.folder, made)
         write_card(head, licence, words, made)
         for file in made.iterdir():
             file.rename(folder / file.name)

@@ -20,12 +20,13 @@ from llama_demo.catalog import Entry
 from llama_demo.checkpoints.llama import Checkpoint
 from llama_demo.checkpoints.whole import replacing
 from llama_demo.classify import head as heads
-from llama_demo.classify.cards import Licence, write_head_card
+from llama_demo.classify.cards import write_head_card
 from llama_demo.classify.export import export
 from llama_demo.classify.head import SUFFIX, Head
 from llama_demo.classify.results import Exported, Pushed, Working
 from llama_demo.errors import TargetExists
 from llama_demo.leasing import UPDATE_SECONDS, Stopper
+from llama_demo.licences import Licence
 from llama_demo.messages import Messages
 from llama_demo.model_cache import Report
 from llama_demo.push_errors import LicenceNotConfirmed

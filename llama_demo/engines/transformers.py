@@ -211,9 +211,11 @@ def _load(folder: Path, layers: Mapping[str, int], dtype: str) -> Any:
     source, gguf_file = (folder.parent, folder.name) if folder.is_file() else (folder, None)
     try:
         options: dict[str, Any] = {"gguf_file": gguf_file, "local_files_only": True}
+        config = AutoConfig.from_pretrained(str(source), **options)
+        if dtype == "auto" and device == "cpu" and config.dtype == torch.float16:
+            dtype = "bfloat16"  # asked for at once: a model that is cast loses digits of its rotary frequencies as well
         if len(layers) > 1:
-            tied = AutoConfig.from_pretrained(str(source), **options).tie_word_embeddings
-            options["device_map"] = device_map(layers, tied=tied)
+            options["device_map"] = device_map(layers, tied=config.tie_word_embeddings)
         elif device != "cpu" or dtype in QUANTIZED:
             options["device_map"] = {"": device}
         if dtype in QUANTIZED:
@@ -233,8 +235,6 @@ def _load(folder: Path, layers: Mapping[str, int], dtype: str) -> Any:
     if missing:
         # The library fills these with random numbers and goes on.
         raise BadCheckpoint(str(folder), f"it lacks {', '.join(sorted(missing)[:3])}")
-    if dtype == "auto" and device == "cpu" and model.dtype == torch.float16:
-        model = model.to(torch.bfloat16)
     return model.eval()
 
 

@@ -14,13 +14,13 @@ import pytest
 from llama_demo.checkpoints.gguf import write_gguf, write_tokenizer
 from llama_demo.checkpoints.gguf_source import read_gguf
 from llama_demo.checkpoints.llama import read_folder
-from llama_demo.classify.cards import Licence
 from llama_demo.classify.export import export
 from llama_demo.classify.features import Features
 from llama_demo.classify.head import Backbone, Head
 from llama_demo.classify.wrapping import Wrapping
 from llama_demo.engines.transformers import TransformersEngine
 from llama_demo.errors import DiskFull, WrongBackbone
+from llama_demo.licences import Licence
 from llama_demo.messages import languages, messages
 from llama_demo.tokenizer import Tokenizer
 from tests import tiny

@@ -271,3 +271,15 @@ def test_a_row_does_not_depend_on_its_neighbours_settings() -> None:
     kinds = [Sampling(9, 1.0, 0.9, 5, seed=1), Sampling(9, 1.5, 1.0, 0, seed=2), Sampling(9, 1.0, 0.9, 60, seed=3)]
     together = choose(rows, [Sampler(kind, ()) for kind in kinds])
     assert together == [choose(rows[place : place + 1], [Sampler(kinds[place], ())])[0] for place in range(3)]
+
+
+def test_sixteen_bits_on_a_cpu_keep_the_rotary_frequencies_in_thirty_two(
+    start: Start, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """float16 becomes bfloat16 there; frequencies of eight digits would put far tokens in the wrong place."""
+    from llama_demo.checkpoints.convert import convert
+
+    convert(tiny_folder, tmp_path / "half", to="hf", dtype="float16")
+    half, whole = start(tmp_path / "half")._model, start()._model
+    assert half.dtype == torch.bfloat16
+    assert torch.equal(half.base_model.rotary_emb.inv_freq, whole.base_model.rotary_emb.inv_freq)
