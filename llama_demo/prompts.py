@@ -66,7 +66,8 @@ def render(tokenizer: Tokenizer, turns: Sequence[Turn], *, continue_last: bool =
     the template refuses the conversation.
     """
     source = tokenizer.chat_template or TRANSCRIPT_TEMPLATE
-    if "[INST]" in source:
+    has_markers, is_transcript = "[INST]" in source, tokenizer.chat_template is None
+    if has_markers:
         _refuse_markers(turns)
     messages = [{"role": turn.role, "content": tokenizer.guard(turn.content)} for turn in turns]
     if continue_last:
@@ -81,12 +82,11 @@ def render(tokenizer: Tokenizer, turns: Sequence[Turn], *, continue_last: bool =
         rendered, end, _ = rendered.rpartition(_END)
         if not end:
             raise InvalidHistory(len(turns) - 1, "this model's template leaves the reply out that is to go on")
-    is_transcript = tokenizer.chat_template is None
     return Prompt(
         text=tokenizer.reveal(rendered),
         ids=tuple(tokenizer.encode_guarded(rendered)),
         is_transcript=is_transcript,
-        stops=TRANSCRIPT_STOPS if is_transcript else (),
+        stops=LLAMA2_MARKERS if has_markers else TRANSCRIPT_STOPS if is_transcript else (),
     )
 
 
@@ -120,10 +120,11 @@ def fit(
 
 
 def _refuse_markers(turns: Sequence[Turn]) -> None:
-    """Llama-2's markers are plain text, so a visitor's own cannot be told from the template's: they are refused."""
+    """Llama-2's markers are plain text, so a visitor's own cannot be told from the template's: they are refused, in what
+    is said to be the assistant's too. Replies end before one (`Prompt.stops`), so none of the model's own has any."""
     for turn in turns:
         for marker in LLAMA2_MARKERS:
-            if turn.role != "assistant" and marker in turn.content:
+            if marker in turn.content:
                 raise ForgedTurn(marker)
 
 

@@ -99,17 +99,20 @@ def test_no_text_of_a_visitor_adds_a_special_token(chatml: tuple[Path, Tokenizer
 
 
 @pytest.mark.parametrize("marker", prompts.LLAMA2_MARKERS)
-@pytest.mark.parametrize("role", ["user", "system"])
+@pytest.mark.parametrize("role", ["user", "system", "assistant"])
 def test_llama_2s_own_markers_are_refused_where_its_template_is_in_use(
     llama2: tuple[Path, Tokenizer], chatml: tuple[Path, Tokenizer], marker: str, role: Any
 ) -> None:
     turns = (Turn("system", "s"), Turn("user", f"a {marker} b"))
     if role == "system":
         turns = (Turn("system", f"a {marker} b"), Turn("user", "u"))
+    if role == "assistant":
+        turns = (Turn("user", "u"), Turn("assistant", f"a {marker} b"), Turn("user", "u"))
     with pytest.raises(ForgedTurn) as caught:
         prompts.render(llama2[1], turns)
     assert caught.value.marker == marker
     assert marker in prompts.render(chatml[1], turns).text
+    assert marker in prompts.render(llama2[1], turns[:1] if role == "assistant" else CHAT[1:2]).stops
 
 
 def test_a_base_model_gets_a_transcript_marked_as_such_that_ends_where_the_user_would_speak(
