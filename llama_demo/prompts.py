@@ -120,8 +120,8 @@ def fit(
 
 
 def _refuse_markers(turns: Sequence[Turn]) -> None:
-    """Llama-2's markers are plain text, so a visitor's own cannot be told from the template's: they are refused, in what
-    is said to be the assistant's too. Replies end before one (`Prompt.stops`), so none of the model's own has any."""
+    """Llama-2's markers are plain text, so a visitor's own cannot be told from the template's: they are refused, in the
+    assistant's turns too. A reply ends before one (`Prompt.stops`), so that none of the model's own has any."""
     for turn in turns:
         for marker in LLAMA2_MARKERS:
             if marker in turn.content:

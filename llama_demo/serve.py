@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from llama_demo.errors import PortInUse
 from llama_demo.observe import LOG
@@ -29,32 +30,10 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
         runtime.prepare(runtime.default_model)
         quieten_gradio()
         from llama_demo import ui
-        from llama_demo.api import routes
-        from llama_demo.api.connections import bound_connections
-        from llama_demo.api.gate import gates
-        from llama_demo.api.metrics import metrics_route
-        from llama_demo.api.owner import owner_routes
-        from llama_demo.ui.tools import offer_tools
 
-        os.environ["FORWARDED_ALLOW_IPS"] = settings.trusted_proxies
         page = ui.build(runtime)
         try:
-            page.launch(
-                server_name=settings.host,
-                server_port=settings.port,
-                share=settings.share,
-                ssr_mode=False,
-                prevent_thread_lock=True,
-                quiet=True,
-                mcp_server=True,
-                app_kwargs={
-                    "routes": [*routes(runtime), *owner_routes(runtime), metrics_route(runtime)],
-                    "middleware": gates(runtime),
-                },
-                **ui.launch_options(runtime),
-            )
-            bound_connections(page.server)
-            offer_tools(page)
+            launch(page, runtime)
             LOG.info("listening on %s port %d", settings.host, settings.port)
             ready(page.share_url or page.local_url)
             threading.Event().wait()
@@ -62,6 +41,35 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
             runtime.drain(GRACE_SECONDS)
             time.sleep(LAST_WORDS_SECONDS)
             page.close(verbose=False)
+
+
+def launch(page: Any, runtime: Runtime) -> None:
+    """Serves `page` with all other doors on the same port, and returns; `page.close` ends it."""
+    from llama_demo import ui
+    from llama_demo.api import routes
+    from llama_demo.api.connections import bound_connections
+    from llama_demo.api.gate import gates
+    from llama_demo.api.metrics import metrics_route
+    from llama_demo.api.owner import owner_routes
+    from llama_demo.ui.tools import offer_tools
+
+    os.environ["FORWARDED_ALLOW_IPS"] = runtime.settings.trusted_proxies
+    page.launch(
+        server_name=runtime.settings.host,
+        server_port=runtime.settings.port,
+        share=runtime.settings.share,
+        ssr_mode=False,
+        prevent_thread_lock=True,
+        quiet=True,
+        mcp_server=True,
+        app_kwargs={
+            "routes": [*routes(runtime), *owner_routes(runtime), metrics_route(runtime)],
+            "middleware": gates(runtime),
+        },
+        **ui.launch_options(runtime),
+    )
+    bound_connections(page.server)
+    offer_tools(page)
 
 
 def quieten_gradio() -> None:

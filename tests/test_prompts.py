@@ -103,7 +103,7 @@ def test_no_text_of_a_visitor_adds_a_special_token(chatml: tuple[Path, Tokenizer
 def test_llama_2s_own_markers_are_refused_where_its_template_is_in_use(
     llama2: tuple[Path, Tokenizer], chatml: tuple[Path, Tokenizer], marker: str, role: Any
 ) -> None:
-    turns = (Turn("system", "s"), Turn("user", f"a {marker} b"))
+    turns: tuple[Turn, ...] = (Turn("system", "s"), Turn("user", f"a {marker} b"))
     if role == "system":
         turns = (Turn("system", f"a {marker} b"), Turn("user", "u"))
     if role == "assistant":

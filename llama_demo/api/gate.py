@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llama_demo.api.cookies import cookie
 from llama_demo.api.guard import Guard
+from llama_demo.api_errors import UnknownPath, UnreadableBody
 from llama_demo.errors import LlamaDemoError
 from llama_demo.observe import LOG, one_line
 from llama_demo.visitor_errors import BodyTooLarge, BodyTooSlow, CrossSite, ForeignHost
@@ -43,7 +44,22 @@ API_BYTES_PER_CHARACTER = 12
 """The longest way in which JSON writes one: as two escaped surrogates."""
 API_SPARE_BYTES = 1_000_000
 UPLOAD_PATH = "/gradio_api/upload"
-_STATUS = {ForeignHost: 403, CrossSite: 403, BodyTooLarge: 413, BodyTooSlow: 408}
+UNUSED_PATHS = (
+    "/gradio_api/proxy=",
+    "/gradio_api/deep_link",
+    "/gradio_api/dev/",
+    "/gradio_api/process_recording",
+    "/gradio_api/profiling",
+    "/gradio_api/run-history",
+    "/gradio_api/vibe-",
+    "/gradio_api/undo-vibe-edit",
+    "/monitoring",
+)
+"""What Gradio offers and this app has no use for: some of it fetches addresses, or writes files, for whoever asks."""
+GRADIO_PATH = "/gradio_api/"
+_UNCHECKED = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""Gradio's own routes use what they are sent before they have looked at it."""
+_STATUS = {UnreadableBody: 400, UnknownPath: 404, ForeignHost: 403, CrossSite: 403, BodyTooLarge: 413, BodyTooSlow: 408}
 _OWN_NAMES = ("localhost", socket.gethostname().lower())
 
 
@@ -73,13 +89,19 @@ class Gate:
             await self._app(scope, passage.receive, passage.send)
         except _Refused:
             await passage.refuse()
+        except _UNCHECKED as error:
+            if not scope["path"].startswith(GRADIO_PATH):
+                raise
+            await passage.refuse(UnreadableBody(), type(error).__name__)
 
     def check(self, request: Request) -> None:
-        """Raises `ForeignHost`, `CrossSite`, `BodyTooLarge`."""
+        """Raises `ForeignHost`, `CrossSite`, `UnknownPath`, `BodyTooLarge`."""
         if not self._any_name and not self._is_own(request.headers.get("host", "")):
             raise ForeignHost(request.headers.get("host", ""))
         if _is_cross_site(request):
             raise CrossSite()
+        if request.url.path.startswith(UNUSED_PATHS):
+            raise UnknownPath(request.url.path)
         length, limit = request.headers.get("content-length", ""), self.body_bytes(request)
         if limit is not None and length.isdecimal() and (len(length) > 18 or int(length) > limit):
             raise BodyTooLarge(limit)
@@ -165,18 +187,22 @@ class _Passage:
         if message["type"] == "http.response.start":
             self._started = True
             message.setdefault("headers", [])
-            self._gate.dress(MutableHeaders(scope=message), self._request, self._id)
+            headers = MutableHeaders(scope=message)
+            self._gate.dress(headers, self._request, self._id)
+            if self._bytes and not self._whole:
+                headers["connection"] = "close"  # what is still to come of the body is not waited for
         await self._send(message)
 
-    async def refuse(self) -> None:
+    async def refuse(self, error: LlamaDemoError | None = None, cause: str = "") -> None:
         """Says why, in the shapes that the page's and the OpenAI API's clients read, and ends the connection."""
-        assert self._error is not None
+        error = error or self._error
+        assert error is not None
         if self._started:
             return
-        status, words = _STATUS[type(self._error)], self._gate.words(self._error)
-        self._gate.count(self._error)
-        kind, path = type(self._error).__name__, one_line(self._request.url.path[:200])
-        LOG.info("request=%s refused=%s path=%s", self._id, kind, path)
+        status, words = _STATUS[type(error)], self._gate.words(error)
+        self._gate.count(error)
+        kind, path = type(error).__name__, one_line(self._request.url.path[:200])
+        LOG.info("request=%s refused=%s%s path=%s", self._id, kind, cause and f" cause={cause}", path)
         body = {
             "detail": words,
             "error": {"message": words, "type": "invalid_request_error", "param": None, "code": kind},

@@ -15,6 +15,7 @@ from gradio.processing_utils import save_file_to_cache
 from gradio.utils import get_upload_folder
 
 from llama_demo.classify.results import Exported
+from llama_demo.errors import InvalidParameter
 from llama_demo.ui.asked import Stoppers, read_identity
 from llama_demo.ui.classify_html import note
 from llama_demo.ui.classify_report import report_html
@@ -64,7 +65,9 @@ class ClassifyKept:
         """Keeps an uploaded file; what happened, and the classifier's name."""
         words = self._words(asked)
         try:
-            path = Path(str(file))
+            if not isinstance(file, str):
+                raise InvalidParameter("file", file, "a file of your own")
+            path = Path(file)
             kept = self._runtime.classification.heads.add(path, path.name, str(name or "").strip(), visitor)
         except Exception as error:
             return worded_failure(error, words), None
