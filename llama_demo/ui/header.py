@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from llama_demo.listing import ModelSummary
     from llama_demo.runtime import Runtime
 
+RUNNABLE = {"here": 0, "download": 1}
+"""Where what can be chosen stands, and in which order; the rest is listed after it, and leads to the Models tab."""
 STATUS = '<span id="status-model"></span><span id="status-memory"></span><span id="status-profile"></span>'
 
 
@@ -34,6 +36,7 @@ def status(runtime: Runtime, asked: Any) -> dict[str, Any]:
         "model": model_words(model, words),
         "model_help": words.sentence(model.good_for),
         "state": str(model.state),
+        "offered": {each.name: each.where in RUNNABLE for each in models},
         "memory": " · ".join(_memory(runtime, words) + ([words("page.waiting", count=waiting)] if waiting else [])),
         "profile": words(f"page.profile_{profile}"),
         "profile_help": words(f"page.profile_{profile}_help"),
@@ -69,20 +72,25 @@ def model_label(model: ModelSummary, words: Messages) -> str:
 
 def build_header(runtime: Runtime, wording: Wording) -> tuple[Any, Any]:
     """The head of the page; returns the model picker and the choice of a language."""
-    models = sorted(runtime.models(), key=lambda model: (not model.fits, model.access == "gated"))
 
     def choices(words: Messages) -> dict[str, Any]:
+        models = sorted(runtime.models(), key=lambda model: RUNNABLE.get(model.where, len(RUNNABLE)))
         labels = [(model_label(model, words), model.name) for model in models]
         return {"label": words("models.picker"), "choices": labels}
+
+    async def offer(asked: Any) -> Any:
+        given = asked if isinstance(asked, dict) else {}
+        return gr.update(**choices(runtime.messages(str(given.get("language", DEFAULT_LANGUAGE)))))
 
     async def read_status(asked: Any) -> dict[str, Any]:
         return status(runtime, asked)
 
-    async def choose(name: Any, request: gr.Request | None = None) -> None:
+    async def choose(name: Any, request: gr.Request | None = None) -> Any:
         # On a public page a glance at the list moves no model: the first question does.
         may_load = not runtime.settings.public or runtime.visitors.of(request).is_owner
         if isinstance(name, str) and may_load:
             runtime.prepare(name)
+        return name
 
     with gr.Row(elem_id="header"):
         wording.make(gr.HTML, _name, elem_id="page-name", min_width=0)
@@ -96,7 +104,7 @@ def build_header(runtime: Runtime, wording: Wording) -> tuple[Any, Any]:
             elem_id="model-picker",
             min_width=0,
         )
-        gr.HTML(
+        state = gr.HTML(
             "",
             html_template=STATUS,
             js_on_load=(resources.files(__package__) / "status.js").read_text(encoding="utf-8"),
@@ -105,8 +113,12 @@ def build_header(runtime: Runtime, wording: Wording) -> tuple[Any, Any]:
             min_width=0,
         )
         language = build_display(wording)
-    picker.input(
-        choose, [picker], queue=False, concurrency_limit=None, api_visibility="private", show_progress="hidden"
+    quietly: dict[str, Any] = {"queue": False, "concurrency_limit": None, "api_visibility": "private"}
+    quietly["show_progress"] = "hidden"
+    picker.input(choose, [picker], [picker], js="(name) => window.llamaDemoHeader.choose(name)", **quietly)
+    asked = "() => ({ language: window.llamaDemoLanguage })"
+    state.offer(offer, [gr.JSON(visible=False)], [picker], js=asked, **quietly).then(
+        fn=None, js="() => window.llamaDemoHeader.chosen()", outputs=[picker], api_visibility="private"
     )
     picker.change(
         fn=None,

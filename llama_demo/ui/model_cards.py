@@ -98,6 +98,8 @@ def _state(model: ModelSummary, words: Messages) -> str:
 def _actions(model: ModelSummary, *, owner: bool) -> list[str]:
     """Everybody may look at the sheet; the rest is the owner's."""
     actions = ["sheet"]
+    if model.state is ModelState.READY:
+        actions = ["use", *actions]
     if not owner or model.state is ModelState.DRAINING:
         return actions
     if model.state in LOADING or (model.job is not None and model.job.error is None):

@@ -64,7 +64,23 @@ async function signIn(event) {
 
 function choose(action, name) {
   if (action === "sheet") openSheet(name);
+  else if (action === "use") use(name);
   else act(action, name);
+}
+
+function use(name) {
+  window.llamaDemoHeader.use(name);
+  document.querySelector("#tabs [role=tab]").click();
+}
+
+// The header says why a model cannot be chosen: its card here does.
+function showModel(name) {
+  part("models-tab-button").click();
+  if (sheet) closeSheet();
+  const card = element.querySelector(`.model-card[data-key="${CSS.escape(name)}"]`);
+  card?.scrollIntoView({ block: "center" });
+  card?.classList.add("shown");
+  setTimeout(() => card?.classList.remove("shown"), 3000);
 }
 
 async function openSheet(name, { focus = true } = {}) {
@@ -133,6 +149,7 @@ watch("value", () => {
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && sheet && shown()) closeSheet();
 });
+window.addEventListener("llama-demo:show-model", ({ detail }) => showModel(detail));
 document.addEventListener("visibilitychange", refresh);
 whenMounted("models-scroll", () => {
   say("models-intro", words.reading);

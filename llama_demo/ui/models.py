@@ -41,6 +41,7 @@ PAGE_WORDS = (
     "sentencepiece",
     "alone",
     "bytes",
+    "owner",
     "add",
     "add_button",
     "add_help",
@@ -54,7 +55,7 @@ TEMPLATE = """
   <p id="models-intro" data-word="intro"></p>
   <p id="models-error" role="alert"></p>
   <div id="model-sheet"></div>
-  <div id="models-owner" hidden>
+  <details id="models-owner" hidden><summary data-word="owner"></summary><div>
     <form id="models-add">
       <label for="models-path" data-word="add"></label>
       <div class="line"><input id="models-path" type="text" autocomplete="off" spellcheck="false" maxlength="1000">
@@ -68,8 +69,8 @@ TEMPLATE = """
       <label class="choice"><input id="models-remember" type="checkbox"><span data-word="remember"></span></label>
       <p class="subdued" data-word="token_help"></p>
     </form>
-    <p id="models-done" role="status"></p>
-  </div>
+  </div></details>
+  <p id="models-done" role="status"></p>
   <div id="models-devices"></div>
   <div id="models-groups"></div>
 </div>

@@ -70,7 +70,7 @@ def test_loading_pinning_and_unloading_are_seen_at_once_by_everybody(page: Model
         assert 0 < part["share"] < 1
         assert not part["unload"]
     pinned = page.act({"do": "pin", "name": "tiny-llama"}, OWNER)
-    assert offered(pinned, "tiny-llama") == ["unload", "unpin", "convert", "sheet"]
+    assert offered(pinned, "tiny-llama") == ["unload", "unpin", "convert", "use", "sheet"]
     unloaded = page.act({"do": "unload", "name": "tiny-llama"}, OWNER)
     assert cards(unloaded)["tiny-llama"]["state"] in (ModelState.DRAINING, ModelState.ABSENT)
 

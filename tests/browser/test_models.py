@@ -1,0 +1,113 @@
+"""The Models tab in a real browser: what the command line converted is added, loaded, chatted with and unloaded."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from playwright.sync_api import BrowserContext, Locator, Page, expect
+
+from tests.browser.chat_page import ChatPage
+from tests.browser.conftest import Served
+from tests.checkpoints import meta_model
+
+LOAD_MILLISECONDS = 120_000
+SHAPE = meta_model.Shape(dim=256, layers=4, heads=8, kv_heads=2)
+
+
+@pytest.fixture
+def converted(tmp_path: Path, tiny_sentencepiece_folder: Path) -> Path:
+    """A model in Meta's layout, as the command `convert` writes it."""
+    source, target = tmp_path / "meta", tmp_path / "from-meta.gguf"
+    meta_model.write(source, SHAPE, tiny_sentencepiece_folder / "tokenizer.model")
+    command = [sys.executable, "-m", "llama_demo", "convert", str(source), str(target), "--to", "gguf"]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    return target
+
+
+def open_models(page: Page, address: str) -> ChatPage:
+    """The Models tab, with the chat beside it."""
+    chat = ChatPage(page, address)
+    page.locator("#models-tab-button").click()
+    expect(page.locator("#models-scroll")).to_have_attribute("data-ready", "yes")
+    return chat
+
+
+def card(page: Page, name: str) -> Locator:
+    return page.locator(f'.model-card[data-key="{name}"]')
+
+
+def add(page: Page, path: str) -> None:
+    page.locator("#models-owner summary").click()
+    page.fill("#models-path", path)
+    page.press("#models-path", "Enter")
+
+
+def test_what_the_command_line_converted_is_added_loaded_chatted_with_and_unloaded(
+    context: BrowserContext, served: Served, converted: Path
+) -> None:
+    chat = open_models(context.new_page(), served.address)
+    page = chat.page
+    add(page, str(converted))
+    model = card(page, "from-meta")
+    expect(model).to_contain_text("runs here")
+    page.evaluate(
+        """() => {
+          window.states = new Set();
+          const look = () => window.states.add(document.querySelector('[data-key="from-meta"]')?.dataset.state);
+          const watched = { subtree: true, childList: true };
+          new MutationObserver(look).observe(document.querySelector("#models-groups"), watched);
+        }"""
+    )
+    before = set(psutil.Process().children(recursive=True))
+    model.get_by_role("button", name="Load").click()
+    expect(model).to_have_attribute("data-state", "ready", timeout=LOAD_MILLISECONDS)
+    assert "loading" in page.evaluate("[...window.states]")
+    bar = page.locator("#models-devices li", has_text="from-meta")
+    expect(bar).to_contain_text("ready")
+    workers = set(psutil.Process().children(recursive=True)) - before
+    assert len(workers) == 1, "the engine is a process of its own"
+    model.get_by_role("button", name="Use it").click()
+    expect(page.locator("#model-picker input")).to_have_value(re.compile("from-meta"))
+    chat.greedy(8)
+    chat.ask("Where do the boats go?")
+    assert chat.last_turn()["model"] == "from-meta"
+    page.locator("#models-tab-button").click()
+    model.get_by_role("button", name="Unload").click()
+    expect(bar).to_have_count(0, timeout=LOAD_MILLISECONDS)
+    assert not any(worker.is_running() for worker in workers)
+
+
+def test_a_model_s_sheet_opens_by_keyboard_and_its_playground_follows_what_is_typed(
+    context: BrowserContext, served: Served
+) -> None:
+    page = open_models(context.new_page(), served.address).page
+    button = card(page, "smollm2-135m-instruct").get_by_role("button", name="Sheet")
+    button.focus()
+    button.press("Enter")
+    expect(page.locator(".sheet h3")).to_be_focused(timeout=LOAD_MILLISECONDS)
+    expect(page.locator(".sheet .total")).to_contain_text("134")
+    assert page.locator(".heads rect.query").count() == 9
+    assert page.locator(".heads rect.key").count() == 3
+    page.fill("#sheet-text", "<b>Hello</b> world")
+    expect(page.locator("#sheet-pieces .piece b")).to_contain_text(["Hello", "Ġworld"])
+    page.keyboard.press("Escape")
+    expect(button).to_be_focused()
+
+
+def test_what_is_too_large_says_why_on_a_phone_without_a_sideways_scroll(phone: BrowserContext, served: Served) -> None:
+    page = open_models(phone.new_page(), served.address).page
+    expect(card(page, "llama-2-70b-hf")).to_contain_text("What would help")
+    assert page.evaluate("document.querySelector('#models-scroll').scrollWidth") <= 390
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_bad_input_is_answered_where_it_was_given(context: BrowserContext, served: Served) -> None:
+    page = open_models(context.new_page(), served.address).page
+    add(page, "/nowhere/<img src=x onerror=alert(1)>")
+    expect(page.locator("#models-error")).to_contain_text("there is no such file or folder")
+    expect(page.locator("#models-path")).to_have_value(re.compile("nowhere"))
