@@ -23,7 +23,7 @@ from llama_demo.tables import Table, Value, open_table, text_of
 from llama_demo.text_files import OWN_ERRORS, TextTask
 from llama_demo.visitors import Visitor
 
-TOGETHER = 32
+TOGETHER = 128
 """So many texts are read in one call: far cheaper than one by one."""
 LABEL = "label"
 """A column of the input that says what is right."""

@@ -75,6 +75,7 @@ def test_what_is_wrong_is_one_line_on_stderr_and_status_2(arguments: list[str], 
     assert words in err
 
 
+@pytest.mark.slow
 def test_a_file_gets_its_labels_and_where_it_has_some_a_report_of_how_good_they_are(
     command: Run, cache: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,7 +127,8 @@ def test_twenty_thousand_texts_killed_midway_are_all_there_once(tiny_folder: Pat
     rows, model = 20_000, tmp_path / "tiny.gguf"
     gguf.write_gguf(tiny_folder, model, to="q8_0")
     source, target = write_prompts(tmp_path / "in.csv", rows, column="text"), tmp_path / "out.csv"
-    arguments = ("classify", *LABELS, "--input", source, "--output", target, "--model", model, "--memory-gb", "3")
+    asked = (*LABELS, "--instruction", "{text} is about the")
+    arguments = ("classify", *asked, "--input", source, "--output", target, "--model", model, "--memory-gb", "3")
     at = random.randrange(5_000, 15_000)
     assert run(*arguments, killed_at=at).status == -signal.SIGKILL
     assert len(rows_of(target)) == at
