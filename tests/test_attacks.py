@@ -314,6 +314,7 @@ def test_no_header_is_forged_and_no_line_of_the_log(client: httpx.Client, addres
         assert not line.startswith("INFO forged")
 
 
+@pytest.mark.slow
 def test_the_password_and_the_token_are_in_no_answer_no_page_and_no_line_of_the_log(
     client: httpx.Client, log: list[str], events: list[tuple[int, int]]
 ) -> None:
@@ -327,3 +328,47 @@ def test_the_password_and_the_token_are_in_no_answer_no_page_and_no_line_of_the_
         assert PASSWORD not in text
         assert TOKEN not in text
     assert json.loads(client.get("/owner").text) == {"owner": True}
+
+
+OWNERS = [
+    ("act", {"do": do, "name": "tinyllama-1.1b-chat"})
+    for do in ("load", "unload", "cancel", "download", "convert", "check_access", "pin", "unpin")
+]
+OWNERS += [("add_model", {"path": "/etc"}), ("sign_in", {"token": TOKEN})]
+
+
+@pytest.mark.parametrize(("function", "asked"), OWNERS, ids=[str(asked.get("do", name)) for name, asked in OWNERS])
+def test_an_owners_function_is_refused_to_a_visitor_who_calls_the_page_itself(
+    client: httpx.Client, address: str, function: str, asked: dict[str, Any]
+) -> None:
+    components = httpx.get(f"{address}/config").json()["components"]
+    refusals = [
+        heard.json()["error"]
+        for component in components
+        if function in (component["props"].get("server_fns") or ())
+        for heard in [
+            client.post(
+                "/gradio_api/component_server",
+                json={"component_id": component["id"], "fn_name": function, "session_hash": "s", "data": asked},
+                headers={"cookie": f"llama_demo_owner={'0' * 32}.{'0' * 64}"},
+            )
+        ]
+    ]
+    assert refusals
+    assert all("Only the owner" in refusal for refusal in refusals)
+
+
+def test_programs_find_no_owners_function_in_any_api(client: httpx.Client) -> None:
+    gradio = set(client.get("/gradio_api/info").json()["named_endpoints"])
+    assert gradio == {f"/{name}" for name in ("chat", "generate", "score", "classify", "train_classifier", "models")}
+    assert set(client.get("/v1/openapi.json").json()["paths"]) == {
+        "/models",
+        "/models/{name}",
+        "/chat/completions",
+        "/completions",
+    }
+    tools = {tool["name"] for tool in client.get("/gradio_api/mcp/schema").json()}
+    assert tools == {"chat", "generate", "score", "classify"}
+    for path in ("/v1/models/load", "/v1/models/smollm2-135m-instruct"):
+        assert client.post(path, json={}).status_code in (404, 405)
+        assert client.delete(path).status_code in (404, 405)
