@@ -77,9 +77,9 @@ class Served:
         assert self._process.stdout is not None
         killer = threading.Timer(START_SECONDS, self._process.kill)
         killer.start()
-        first_line = self._process.stdout.readline()
+        said = next((line for line in self._process.stdout if f"page is at {self.address}" in line), "")
         killer.cancel()
-        assert self.address in first_line, "the app did not start"
+        assert said, "the app did not start"
 
     def stop(self, *, hard: bool = False) -> None:
         """Ends the process: in order, or as a power cut would."""
