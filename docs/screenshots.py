@@ -33,6 +33,10 @@ def main() -> None:
         text_pictures(browser, address, {"text": "text-text", "tokens": "text-tokens"}, (1280, 800))
         text_pictures(browser, address, {"compare": "text-compare-dark"}, (1280, 800), dark=True)
         text_pictures(browser, address, {"tokens": "text-tokens-phone"}, (390, 844))
+        models_picture(browser, address, "models", (1280, 800))
+        models_picture(browser, address, "models-dark", (1280, 800), dark=True)
+        models_picture(browser, address, "models-phone", (390, 844))
+        models_picture(browser, address, "models-sheet", (1280, 1000), sheet="smollm2-135m-instruct")
         browser.close()
 
 
@@ -89,6 +93,27 @@ def text_pictures(
         page.wait_for_timeout(500)
         if view in names:
             page.screenshot(path=FOLDER / f"{names[view]}.png")
+    context.close()
+
+
+def models_picture(
+    browser: Browser, address: str, name: str, size: tuple[int, int], *, dark: bool = False, sheet: str = ""
+) -> None:
+    """The Models tab, or the sheet of the model `sheet` in it."""
+    context = browser.new_context(
+        viewport={"width": size[0], "height": size[1]},
+        color_scheme="dark" if dark else "light",
+    )
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_function("window.llamaDemo && document.querySelector('#message textarea')")
+    page.click("#models-tab-button")
+    page.wait_for_selector(".model-card[data-state=ready]", timeout=REPLY_MILLISECONDS)
+    if sheet:
+        page.click(f"[data-key='{sheet}'] [data-do=sheet]")
+        page.wait_for_selector("#sheet-pieces .piece", timeout=REPLY_MILLISECONDS)
+    page.wait_for_timeout(500)
+    page.screenshot(path=FOLDER / f"{name}.png")
     context.close()
 
 

@@ -47,6 +47,7 @@ def add(page: Page, path: str) -> None:
     page.press("#models-path", "Enter")
 
 
+@pytest.mark.slow
 def test_what_the_command_line_converted_is_added_loaded_chatted_with_and_unloaded(
     context: BrowserContext, served: Served, converted: Path
 ) -> None:
