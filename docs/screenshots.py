@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 FOLDER = Path(__file__).resolve().parent / "images"
 SYSTEM_BROWSER = Path("/usr/bin/chromium")
@@ -37,6 +37,9 @@ def main() -> None:
         models_picture(browser, address, "models-dark", (1280, 800), dark=True)
         models_picture(browser, address, "models-phone", (390, 844))
         models_picture(browser, address, "models-sheet", (1280, 1000), sheet="smollm2-135m-instruct")
+        classify_picture(browser, address, "classify", (1280, 800))
+        classify_picture(browser, address, "classify-phone", (390, 844))
+        training_picture(browser, address, "classify-train-dark", (1280, 900), dark=True)
         browser.close()
 
 
@@ -115,6 +118,44 @@ def models_picture(
     page.wait_for_timeout(500)
     page.screenshot(path=FOLDER / f"{name}.png")
     context.close()
+
+
+def classification(browser: Browser, address: str, size: tuple[int, int], *, dark: bool = False) -> Page:
+    """The classification tab in a fresh profile."""
+    context = browser.new_context(
+        viewport={"width": size[0], "height": size[1]},
+        color_scheme="dark" if dark else "light",
+    )
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_function("window.llamaDemo && document.querySelector('#message textarea')")
+    page.click("#classify-tab-button")
+    page.wait_for_selector("body.classify-ready")
+    return page
+
+
+def classify_picture(browser: Browser, address: str, name: str, size: tuple[int, int]) -> None:
+    """The worked example of one review, with the words that moved the decision."""
+    page = classification(browser, address, size)
+    page.get_by_role("button", name="Example: a review").click()
+    page.wait_for_selector("#classify-found .explained", timeout=REPLY_MILLISECONDS)
+    page.locator("#classify-found .legend").scroll_into_view_if_needed()
+    page.wait_for_timeout(1000)
+    page.screenshot(path=FOLDER / f"{name}.png")
+    page.context.close()
+
+
+def training_picture(browser: Browser, address: str, name: str, size: tuple[int, int], *, dark: bool = False) -> None:
+    """The report of a head trained on the sample, which must not be there yet."""
+    page = classification(browser, address, size, dark=dark)
+    page.click("#classify-train-button")
+    page.click("#train-sample")
+    page.wait_for_selector("#train-preview .bars")
+    page.click("#train-go")
+    page.wait_for_selector("#train-found .figures", timeout=REPLY_MILLISECONDS)
+    page.wait_for_timeout(1500)
+    page.screenshot(path=FOLDER / f"{name}.png")
+    page.context.close()
 
 
 if __name__ == "__main__":

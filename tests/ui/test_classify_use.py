@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from llama_demo.classify.head import Backbone, Head, ProblemType
 from llama_demo.classify.results import Explanation, Part, Verdict, Verdicts
 from llama_demo.messages import messages
 from llama_demo.runtime import Runtime
+from llama_demo.settings import read_settings
 from llama_demo.ui.classify_html import escaped, explanation, results
 from llama_demo.ui.classify_use import EXAMPLES, FIELDS, LABELS, ClassifyUse, read_labels, read_texts
 from llama_demo.visitors import Role, Visitor
@@ -133,6 +136,22 @@ def test_a_file_without_its_numbers_never_yields_one(runtime: Runtime, tmp_path:
     save_file({"model.norm.weight": np.ones(4, np.float32)}, path)
     made = views(ClassifyUse(runtime), given(classifier="empty"))
     assert "no trained head" in made[-1]
+    assert not any("%" in view or "bar-value" in view for view in made)
+
+
+def test_a_checkpoint_without_score_weight_is_listed_and_refused_without_a_number(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "headless"
+    shutil.copytree(tiny_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"architectures": ["LlamaForSequenceClassification"], "id2label": {"0": "a", "1": "b"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with Runtime(read_settings({"model": str(folder), "cache_dir": str(tmp_path), "memory_gb": "2"}, {})) as headless:
+        use = ClassifyUse(headless)
+        assert headless.default_model in dict(use.classifiers("en", OWNER))
+        made = views(use, given(classifier=headless.default_model, explain=True))
+    assert "there is no score.weight" in made[-1]
     assert not any("%" in view or "bar-value" in view for view in made)
 
 
