@@ -30,7 +30,12 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def streamed(chunk: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     """What 200 is with `stream`: the schema is that of each event's data."""
-    schema = {"$ref": f"#/components/schemas/{chunk.__name__}"}
+    data = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": {"$ref": f"#/components/schemas/{chunk.__name__}"},
+    }
+    schema = {"type": "object", "properties": {"data": data}, "required": ["data"]}
     text = "The whole answer; or with `stream` server-sent events, the data of each as below, the last one `[DONE]`."
     return {200: {"description": text, "content": {"text/event-stream": {"schema": schema}}}}
 

@@ -33,9 +33,8 @@ class Served:
         return self.runtime.registry.status(MODEL).leases
 
 
-@pytest.fixture(scope="session")
-def served(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    settings = Settings(model=str(tiny_folder), reproducible=True, cache_dir=tmp_path_factory.mktemp("api-cache"))
+def serve(settings: Settings) -> Iterator[Served]:
+    """The app as it is served, with its model loaded; closed afterwards."""
     with Runtime(settings) as runtime:
         with runtime.registry.lease(runtime.default_model) as loaded:
             assert loaded.healthy
@@ -52,6 +51,12 @@ def served(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         assert runtime.registry.status(MODEL).state is ModelState.READY
         yield Served(runtime, page.local_url.rstrip("/"))
         page.close(verbose=False)
+
+
+@pytest.fixture(scope="session")
+def served(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    cache = tmp_path_factory.mktemp("api-cache")
+    yield from serve(Settings(model=str(tiny_folder), reproducible=True, cache_dir=cache))
 
 
 @pytest.fixture(scope="session")
