@@ -135,7 +135,7 @@ def accuracy(runtime: Runtime, loaded: LoadedModel, path: Path, splits: int, pla
     if plain:
         zeros = np.zeros((2, seen.shape[1]), np.float32)
         judged = plain_features(runtime, Head("x", LABELS, zeros, wrapping.prompt, Backbone(loaded.entry.name)), texts)
-    found = by_labels(loaded, ZeroShot(labels_from(LABELS))).read(texts, go_on)
+    found = by_labels(loaded, ZeroShot(labels_from(LABELS)), {}).read(texts, go_on)
     assert found is not None
     zero_shot, _ = found
     results = Results()
@@ -199,7 +199,7 @@ _LONG = [f"{name} and everything about it" for name in _SHORT]
 
 def _zero_shot_seconds(loaded: LoadedModel, names: Sequence[str], texts: Sequence[str]) -> float:
     asked = ZeroShot(labels_from(list(names)), PROMPTS[0])
-    return timed(lambda: by_labels(loaded, asked).read(texts, go_on))
+    return timed(lambda: by_labels(loaded, asked, {}).read(texts, go_on))
 
 
 def _pipeline_seconds(runtime: Runtime, loaded: LoadedModel, wrapping: Wrapping, texts: Sequence[str]) -> float:

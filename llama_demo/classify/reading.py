@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 PROBE_TEXT = "The harbour lies below the old town."
 """What tells a backbone from another: the features of this text, saved with every head."""
 
+MOST_KEPT = 100
+
+ChosenPrompts = dict[tuple[str, ZeroShot], Wrapping]
+"""By the model's name, and what it was asked."""
 Scored = tuple["NDArray[np.float64]", Sequence[int]]
 
 
@@ -52,12 +56,19 @@ def by_head(loaded: LoadedModel, head: Head, features: Features) -> Reader:
     return Reader(head.name, loaded.entry.name, head.prompt, head.labels, head.problem_type, read)
 
 
-def by_labels(loaded: LoadedModel, asked: ZeroShot) -> Reader:
-    """Raises `Unsupported`, `PromptTooLong`; reading, `NoNumbers`."""
+def by_labels(loaded: LoadedModel, asked: ZeroShot, kept: ChosenPrompts) -> Reader:
+    """What was chosen for the same labels before is found in `kept`.
+
+    Raises `Unsupported`; reading, `PromptTooLong`, `NoNumbers`.
+    """
     if not loaded.engine.abilities.score:
         raise Unsupported("zero-shot classification", loaded.entry.name)
     names = tuple(label.name for label in asked.labels)
-    wrapping = zero_shot.choose_prompt(loaded, asked.wrappings(), names)
+    key = (loaded.entry.name, asked)
+    wrapping = kept.get(key) or zero_shot.choose_prompt(loaded, asked.wrappings(), names)
+    if len(kept) >= MOST_KEPT:
+        kept.clear()
+    kept[key] = wrapping
 
     def read(texts: Sequence[str], told: Told) -> Scored | None:
         found = zero_shot.score(loaded, asked, wrapping, texts, told)

@@ -23,7 +23,7 @@ from llama_demo.classify.checkpoint import is_classifier, read_checkpoint
 from llama_demo.classify.examples import Examples, examples_from
 from llama_demo.classify.features import Features, Told
 from llama_demo.classify.head import Backbone, Head
-from llama_demo.classify.reading import Reader, by_head, by_labels, embed, probe
+from llama_demo.classify.reading import ChosenPrompts, Reader, by_head, by_labels, embed, probe
 from llama_demo.classify.report import report
 from llama_demo.classify.results import (
     ClassifyUpdate,
@@ -80,6 +80,7 @@ class Classification:
         self._limits = limits
         self._reads_with = reads_with
         self._features = Features(FEATURES_BYTES)
+        self._chosen: ChosenPrompts = {}
         self.heads = Heads(folder, private=private)
         self.sharing = Sharing(find=self.find, home=lambda head: entry_of(self._home(head, "")), checkpoint=checkpoint)
 
@@ -230,7 +231,9 @@ class Classification:
     # On the thread that `Leasing.call` starts.
 
     def _reader(self, loaded: LoadedModel, by: Head | ZeroShot) -> Reader:
-        return by_labels(loaded, by) if isinstance(by, ZeroShot) else by_head(loaded, by, self._features)
+        if isinstance(by, ZeroShot):
+            return by_labels(loaded, by, self._chosen)
+        return by_head(loaded, by, self._features)
 
     def _train(
         self, loaded: LoadedModel, examples: Examples, wrapping: Wrapping | None, path: Path, progress: _Progress

@@ -33,7 +33,7 @@ PROMPTS = (
     "Message: {text}\nIntent:",
 )
 """What a text may be read in where nobody says: a word before the colon that asks for labels such as the given ones is
-worth more than many examples. The first is the general one."""
+worth more than many examples. The first is the general one. See `benchmarks/prompts.py`."""
 MARGIN = 2.0
 """How much likelier, in nats, the labels must be after another prompt than after the general one."""
 CHUNK_TEXTS = 32
@@ -90,15 +90,18 @@ def score(
     prompts = [each.ids[: len(each.ids) - dropped] for each in read]
     order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
     logits = np.empty((len(prompts), len(names)))
+    lengths = np.array([len(ending) for ending in endings])
+    there = np.arange(lengths.max()) < lengths[:, None]
     for start in range(0, len(order), CHUNK_TEXTS):
         if not told(max(0, start - len(free)), len(texts)):
             return None
         places = order[start : start + CHUNK_TEXTS]
         logprobs = loaded.engine.score_endings([prompts[place] for place in places], endings).astype(np.float64)
-        logits[places] = np.nanmean(logprobs, axis=2) if asked.normalise_length else np.nansum(logprobs, axis=2)
-    prior = logits[: len(free)].mean(axis=0) if free else 0.0
-    cut = tuple(each.cut_characters for each in read[len(free) :])
-    return Likelihoods(logits[len(free) :] - prior, cut)
+        sums = np.where(there, logprobs, 0.0).sum(axis=2)
+        logits[places] = sums / lengths if asked.normalise_length else sums
+    if free:
+        logits -= logits[: len(free)].mean(axis=0)
+    return Likelihoods(logits[len(free) :], tuple(each.cut_characters for each in read[len(free) :]))
 
 
 def choose_prompt(loaded: LoadedModel, wrappings: Sequence[Wrapping], names: Sequence[str]) -> Wrapping:

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from llama_demo.classify.checkpoint import is_classifier, read_checkpoint
 from llama_demo.classify.labels import labels_from
 from llama_demo.classify.zero_shot import ZeroShot
+from llama_demo.cli import USAGE_STATUS, main
 from llama_demo.errors import BadCheckpoint, BadHead, UnknownClassifier, Unsupported, UntrainedHead
 from llama_demo.runtime import Runtime
 from llama_demo.settings import read_settings
@@ -90,7 +91,9 @@ def test_a_classifier_neither_writes_nor_scores(checkpoint: Path, tmp_path: Path
             last(runtime.classification.zero_shot(["x"], asked, model="own-classifier"))
 
 
-def test_without_its_score_weight_it_never_yields_a_number(checkpoint: Path, tmp_path: Path) -> None:
+def test_without_its_score_weight_it_never_yields_a_number(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "headless"
     shutil.copytree(checkpoint, folder)
     tensors = load_file(folder / "model.safetensors")
@@ -109,6 +112,11 @@ def test_without_its_score_weight_it_never_yields_a_number(checkpoint: Path, tmp
         with pytest.raises(gr.Error, match="random"):
             asyncio.run(ClassifyEndpoints(runtime).classify(TEXTS, "headless"))
     assert not (tmp_path / "exported").exists()
+    arguments = ["classify", "some text", "--model", str(folder), "--classifier", "headless"]
+    assert main(arguments, {"LLAMA_DEMO_CACHE_DIR": str(tmp_path / "cache")}) == USAGE_STATUS
+    out, err = capsys.readouterr()
+    assert not out
+    assert "random" in err
 
 
 def test_a_language_model_is_no_classifier(tiny_folder: Path, tmp_path: Path) -> None:

@@ -212,6 +212,22 @@ def test_a_stopped_explanation_gives_nothing(world: World, trained: Trained) -> 
     assert not any(isinstance(update, Explanation) for update in updates)
 
 
+def test_the_prompt_for_labels_is_chosen_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, calls = ZeroShot(labels_from(["bread", "winter"])), []
+    score = world.loaded.engine.score_endings
+
+    def counting(prompts: Any, endings: Any) -> Any:
+        calls.append(len(prompts))
+        return score(prompts, endings)
+
+    monkeypatch.setattr(world.loaded.engine, "score_endings", counting)
+    first = last(world.service.zero_shot(["boats"], asked, model=MODEL))
+    begun = len(calls)
+    again = last(world.service.zero_shot(["boats"], asked, model=MODEL))
+    assert again.verdicts[0].scores == pytest.approx(first.verdicts[0].scores)
+    assert len(calls) - begun < begun / 2
+
+
 def test_two_trainings_under_one_name_are_refused(world: World, trained: Trained) -> None:
     before = trained.path.read_bytes()
     with pytest.raises(NameTaken):
@@ -286,7 +302,7 @@ def test_what_is_no_number_is_neither_shown_nor_learned_from(
 ) -> None:
     embed, score = world.loaded.engine.embed, world.loaded.engine.score_endings
     monkeypatch.setattr(world.loaded.engine, "embed", lambda batch: embed(batch) * np.float32("nan"))
-    monkeypatch.setattr(world.loaded.engine, "score_endings", lambda *asked: score(*asked) - np.float32("inf"))
+    monkeypatch.setattr(world.loaded.engine, "score_endings", lambda *asked: score(*asked) * np.float32("nan"))
     asked = ZeroShot(labels_from(["a", "b"]), "{text} is")
     fresh = [{**example, "text": f"{example['text']} again"} for example in EXAMPLES]
     for updates in (
