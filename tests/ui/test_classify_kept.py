@@ -45,6 +45,7 @@ def classified(runtime: Runtime, name: str, visitor: Visitor) -> str:
     return asyncio.run(read())[-1]
 
 
+@pytest.mark.slow
 def test_a_head_is_taken_away_deleted_and_brought_back_with_the_same_scores(runtime: Runtime) -> None:
     assert 'class="figures"' in train(ClassifyTrain(runtime), training(name="roundtrip"))[-1]
     kept = ClassifyKept(runtime)
@@ -85,6 +86,7 @@ def test_a_file_with_a_made_up_report_is_shown_without_one(runtime: Runtime) -> 
     assert "<i>" not in about
 
 
+@pytest.mark.slow
 def test_a_head_is_exported_with_its_model_by_the_owner_alone(runtime: Runtime) -> None:
     assert 'class="figures"' in train(ClassifyTrain(runtime), training(name="exported"))[-1]
 
@@ -100,6 +102,7 @@ def test_a_head_is_exported_with_its_model_by_the_owner_alone(runtime: Runtime) 
     assert 'class="error"' in said
 
 
+@pytest.mark.slow
 def test_on_a_public_server_a_head_is_its_makers_until_the_owner_publishes_one(public: Runtime) -> None:
     kept = ClassifyKept(public)
     assert 'class="figures"' in train(ClassifyTrain(public), training(name="annas"), ANNA)[-1]

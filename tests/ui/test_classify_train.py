@@ -107,6 +107,7 @@ def test_a_wrong_encoding_and_an_unknown_kind_of_file_are_named(runtime: Runtime
         assert words in page
 
 
+@pytest.mark.slow
 def test_training_shows_its_progress_then_the_report_and_the_head_is_there(runtime: Runtime) -> None:
     made = views(ClassifyTrain(runtime), given(name="trained", prompt="It was {text}\nPlace:"))
     assert any("<progress" in view for view in made[:-1])
