@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ import psutil
 import pytest
 from gradio_client import Client
 
+from tests.ports import free_port
+
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 120.0
 
@@ -26,9 +27,7 @@ class App:
     """`python app.py` on a free port, with a cache of its own."""
 
     def __init__(self, cache: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         environment = {**os.environ, "LLAMA_DEMO_CACHE_DIR": str(cache), "GRADIO_SSR_MODE": "true"}
         self.process = subprocess.Popen(

@@ -21,6 +21,7 @@ from llama_demo.api import connections, gate
 from llama_demo.runtime import Runtime
 from llama_demo.serve import launch, quieten_gradio
 from llama_demo.settings import read_settings
+from tests.ports import free_port
 
 PASSWORD = "correct horse battery"
 TOKEN = "hf_0123456789abcdefghijklmnopqrstuvwx"
@@ -78,9 +79,7 @@ def log() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory, log: list[str]) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {"LLAMA_DEMO_OWNER_PASSWORD": PASSWORD, "HF_TOKEN": TOKEN}
     given = {"port": str(port), "public": "on", "cache_dir": str(tmp_path_factory.mktemp("attacks"))}
     patch = pytest.MonkeyPatch()

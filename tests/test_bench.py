@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from llama_demo.bench import BenchPlan, Measured
 from llama_demo.bench_client import Ask, GradioClient, OpenAIClient, RequestFailed, edited, events, new_http
 from llama_demo.errors import InvalidParameter, NothingToMeasure
 from llama_demo.messages import messages
+from tests.ports import free_port
 
 PIECES = ("One ", "upon a time", " there was 🦙", ".")
 
@@ -128,13 +128,6 @@ def app(running: ScriptedApp) -> ScriptedApp:
     running.asked.clear()
     running.unhealthy = False
     return running
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def streamed(url: str, ask: Ask, *, endpoint: str = "chat", model: str = "", openai: bool = False) -> list[str]:

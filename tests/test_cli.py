@@ -9,6 +9,7 @@ import pytest
 
 from llama_demo import cli, doctor
 from llama_demo.catalog import EMBEDDED
+from tests.ports import free_port
 
 
 def test_a_wrong_option_is_one_line_on_stderr_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -20,7 +21,7 @@ def test_a_wrong_option_is_one_line_on_stderr_and_status_2(capsys: pytest.Captur
 
 
 def test_an_unknown_model_is_refused_with_the_nearest_name(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["serve", "--model", "smollm2"]) == 2
+    assert cli.main(["serve", "--port", str(free_port()), "--model", "smollm2"]) == 2
     assert EMBEDDED.name in capsys.readouterr().err
 
 

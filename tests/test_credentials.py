@@ -9,6 +9,7 @@ from llama_demo.api_errors import BadCredentialFile
 from llama_demo.cli import main
 from llama_demo.credentials import ApiKeys, Users, new_key, password_line
 from llama_demo.errors import InvalidParameter
+from tests.ports import free_port
 
 
 def test_a_key_is_known_by_its_hash_alone(tmp_path: Path) -> None:
@@ -68,5 +69,5 @@ def test_the_commands_print_lines_for_the_files(
     assert main(["hash-password", "ann"], {}) == 0
     (tmp_path / "users").write_text(capsys.readouterr().out)
     assert Users(tmp_path / "users").check("ann", "secret")
-    assert main(["serve", "--api-keys", str(tmp_path / "users")], {}) == 2
+    assert main(["serve", "--port", str(free_port()), "--api-keys", str(tmp_path / "users")], {}) == 2
     assert "line 1" in capsys.readouterr().err

@@ -194,6 +194,7 @@ def test_ctrl_c_leaves_whole_rows_and_says_that_the_same_command_goes_on(
 ) -> None:
     source, target = write_prompts(tmp_path / "in.csv", 150), tmp_path / "out.csv"
     append = Output.append
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests may ignore it
 
     def interrupted(output: Output, row: Row, made: Mapping[str, Value], error: str = "") -> None:
         append(output, row, made, error)

@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from llama_demo.errors import Busy
+from llama_demo.values import Completion
 from tests.api.conftest import MODEL, Served
 
 ASK = [{"role": "user", "content": "hello"}]
@@ -214,7 +215,8 @@ def test_an_error_after_the_first_words_is_the_streams_last_event(
     async def breaks(*arguments: Any, **options: Any) -> Any:
         async for update in real(*arguments, **options):
             yield update
-            raise RuntimeError("/secret/path")
+            if isinstance(update, Completion) and update.continuations[0].text:
+                raise RuntimeError("/secret/path")
 
     monkeypatch.setattr(served.runtime.generation, "complete", breaks)
     stream = client.completions.create(model=MODEL, prompt="The", max_tokens=300, temperature=5, stream=True)

@@ -7,7 +7,6 @@ watch the engine's own count of steps.
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from llama_demo.engines.stream import TokenStream
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
 from tests.browser.chat_page import ChatPage
+from tests.ports import free_port
 
 SYSTEM_BROWSERS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
@@ -61,9 +61,7 @@ class Served:
     """The app as a process of its own, which can be stopped and started again on the same port."""
 
     def __init__(self, cache_folder: Path, *flags: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self._command = [sys.executable, "-m", "llama_demo", "serve", "--port", str(self.port), *flags]
         self._environment = {**os.environ, "LLAMA_DEMO_CACHE_DIR": str(cache_folder), "HOME": str(cache_folder)}
