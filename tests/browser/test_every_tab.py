@@ -28,10 +28,19 @@ _OVERLAPS = (
     "() => { const seen = ("
     + _SEEN
     + """)();
-  const box = (element) => element.getBoundingClientRect();
+  const box = (element) => {
+    let { left, top, right, bottom } = element.getBoundingClientRect();
+    for (let around = element.parentElement; around; around = around.parentElement) {
+      if (getComputedStyle(around).overflow === "visible") continue;
+      const clip = around.getBoundingClientRect();
+      [left, top] = [Math.max(left, clip.left), Math.max(top, clip.top)];
+      [right, bottom] = [Math.min(right, clip.right), Math.min(bottom, clip.bottom)];
+    }
+    return { left, top, right, bottom };
+  };
   const shown = (element) => {
-    const { x, y, width, height } = box(element);
-    const top = document.elementFromPoint(x + width / 2, y + height / 2);
+    const { left, top: upper, right, bottom } = box(element);
+    const top = document.elementFromPoint((left + right) / 2, (upper + bottom) / 2);
     return top && (element.contains(top) || top.contains(element));
   };
   const name = (element) => `${element.tagName}#${element.id}.${element.className} ${element.textContent.slice(0, 20)}`;

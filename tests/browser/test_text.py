@@ -109,9 +109,13 @@ def test_a_comparison_streams_raw_text_and_the_template_side_by_side(text: TextP
     text.greedy(40)
     text.box.fill(PROMPT)
     text.view("compare")
-    text.start()
     sides = text.page.locator("#compare-view .card")
     expect(sides).to_have_count(2)
+    for index in range(2):
+        heat = sides.nth(index).locator("input[type=number]")
+        heat.fill("0")
+        heat.press("Tab")
+    text.start()
     text.page.wait_for_function(
         "() => [...document.querySelectorAll('#compare-view .card-text')].every((side) => side.textContent)"
     )
