@@ -80,12 +80,12 @@ import sys, time
 from llama_demo import cli
 from llama_demo.checkpoints import hf_write
 from pathlib import Path
-write = hf_write._write_tokenizer
+write = hf_write.write_tokenizer
 def held(source, folder):
     print("writing", flush=True)
     sys.stdin.read()
     write(source, folder)
-hf_write._write_tokenizer = held
+hf_write.write_tokenizer = held
 sys.exit(cli.main(["convert", sys.argv[1], sys.argv[2], "--to", "hf"]))
 """
 
