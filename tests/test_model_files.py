@@ -14,6 +14,7 @@ import pytest
 from llama_demo import cli
 from llama_demo.checkpoints import gguf
 from tests.checkpoints import meta_model
+from tests.checkpoints.killed import writer
 from tests.checkpoints.meta_model import Shape
 from tests.hub_server import Behaviour, Refusal, serving
 
@@ -92,10 +93,7 @@ sys.exit(cli.main(["convert", sys.argv[1], sys.argv[2], "--to", "hf"]))
 
 def test_a_killed_conversion_leaves_no_model_and_the_next_one_clears_up(meta_folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "out" / "model"
-    command = [sys.executable, "-c", _SLOWLY, str(meta_folder), str(target)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "writing\n"
+    with writer(_SLOWLY, meta_folder, target) as process:
         process.send_signal(signal.SIGKILL)
     assert not target.exists()
     assert list(target.parent.iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,24 +34,31 @@ class Served:
         return self.runtime.registry.status(MODEL).leases
 
 
+@contextmanager
+def launched(runtime: Any) -> Iterator[str]:
+    """The address of the page with the API beside it."""
+    page = ui.build(runtime)
+    page.launch(
+        prevent_thread_lock=True,
+        quiet=True,
+        ssr_mode=False,
+        mcp_server=True,
+        app_kwargs={"routes": routes(runtime), "middleware": gates(runtime)},
+        **ui.launch_options(runtime),
+    )
+    offer_tools(page)
+    yield page.local_url.rstrip("/")
+    page.close(verbose=False)
+
+
 def serve(settings: Settings) -> Iterator[Served]:
     """The app as it is served, with its model loaded; closed afterwards."""
     with Runtime(settings) as runtime:
         with runtime.registry.lease(runtime.default_model) as loaded:
             assert loaded.healthy
-        page = ui.build(runtime)
-        page.launch(
-            prevent_thread_lock=True,
-            quiet=True,
-            ssr_mode=False,
-            mcp_server=True,
-            app_kwargs={"routes": routes(runtime), "middleware": gates(runtime)},
-            **ui.launch_options(runtime),
-        )
-        offer_tools(page)
-        assert runtime.registry.status(MODEL).state is ModelState.READY
-        yield Served(runtime, page.local_url.rstrip("/"))
-        page.close(verbose=False)
+        with launched(runtime) as address:
+            assert runtime.registry.status(MODEL).state is ModelState.READY
+            yield Served(runtime, address)
 
 
 @pytest.fixture(scope="session")

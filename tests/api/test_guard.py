@@ -17,14 +17,11 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from llama_demo import ui
-from llama_demo.api import routes
-from llama_demo.api.gate import gates
 from llama_demo.api.guard import Guard
 from llama_demo.credentials import ApiKeys, Users, new_key, password_line
 from llama_demo.messages import messages
-from llama_demo.ui.tools import offer_tools
 from llama_demo.visitors import CALLER
+from tests.api.conftest import launched
 from tests.ui.scripted import scripted
 
 
@@ -40,18 +37,8 @@ def page(users: Users) -> Iterator[str]:
     """The address of a page with a password."""
     runtime = scripted()
     runtime.users = users
-    made = ui.build(runtime)
-    made.launch(
-        prevent_thread_lock=True,
-        quiet=True,
-        ssr_mode=False,
-        mcp_server=True,
-        app_kwargs={"routes": routes(runtime), "middleware": gates(runtime)},
-        **ui.launch_options(runtime),
-    )
-    offer_tools(made)
-    yield made.local_url.rstrip("/")
-    made.close(verbose=False)
+    with launched(runtime) as address:
+        yield address
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ import json
 import re
 from typing import Any
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, expect
+
+from tests.browser.tab_page import TabPage
 
 REPLY_SECONDS = 120.0
 _STORED = """() => Object.entries(localStorage)
@@ -14,24 +16,13 @@ _STORED = """() => Object.entries(localStorage)
   .map(([, value]) => JSON.parse(value))"""
 
 
-class ChatPage:
-    def __init__(self, page: Page, address: str) -> None:
-        self.page = page
-        self.address = address
-        page.set_default_timeout(30_000)
-        self.open()
-
-    def open(self) -> None:
-        self.page.goto(self.address)
-        self.ready()
-
+class ChatPage(TabPage):
     def reload(self) -> None:
         self.page.reload()
         self.ready()
 
     def ready(self) -> None:
-        """Waits until the page's own script runs."""
-        self.page.wait_for_function("window.llamaDemo && document.querySelector('#message textarea')")
+        super().ready()
         self.page.wait_for_selector("#conversation-list li", state="attached")
 
     @property

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, expect
+
+from tests.browser.tab_page import TabPage
 
 SECONDS = 180_000
 
 
-class ClassifyPage:
-    def __init__(self, page: Page, address: str) -> None:
-        self.page = page
-        self.address = address
-        page.set_default_timeout(30_000)
-        self.open()
-
-    def open(self) -> None:
-        self.page.goto(self.address)
-        self.page.wait_for_function("window.llamaDemo && document.querySelector('#message textarea')")
+class ClassifyPage(TabPage):
+    def ready(self) -> None:
+        super().ready()
         self.page.click("#classify-tab-button")
         self.page.wait_for_selector("body.classify-ready")
 

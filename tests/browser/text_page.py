@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, expect
+
+from tests.browser.tab_page import TabPage
 
 SECONDS = 120_000
 _WATCH_FOR_BUSY = """(longest) => {
@@ -17,16 +19,10 @@ _WATCH_FOR_BUSY = """(longest) => {
 }"""
 
 
-class TextPage:
-    def __init__(self, page: Page, address: str) -> None:
-        self.page = page
-        self.address = address
-        page.set_default_timeout(30_000)
-        self.open()
-
+class TextPage(TabPage):
     def open(self) -> None:
         self.page.goto(self.address)
-        self.page.wait_for_function("window.llamaDemo && document.querySelector('#message textarea')")
+        super().ready()
         self.page.click("#text-tab-button")
         self.ready()
 

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 
-def writer(program: str, target: Path) -> subprocess.Popen[str]:
-    """Runs `program` with `target`, and returns when it has printed `writing`."""
+def writer(program: str, *paths: Path) -> subprocess.Popen[str]:
+    """Runs `program` with `paths`, and returns when it has printed `writing`."""
     process = subprocess.Popen(
-        [sys.executable, "-c", program, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, *map(str, paths)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "writing\n"
