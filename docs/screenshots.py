@@ -43,8 +43,8 @@ def main() -> None:
         browser.close()
 
 
-def picture(browser: Browser, address: str, name: str, size: tuple[int, int], *, dark: bool = False) -> None:
-    """One PNG of a short conversation, greedy, so that every run shows the same."""
+def opened(browser: Browser, address: str, size: tuple[int, int], *, dark: bool) -> Page:
+    """The app in a fresh profile."""
     context = browser.new_context(
         viewport={"width": size[0], "height": size[1]},
         color_scheme="dark" if dark else "light",
@@ -52,6 +52,12 @@ def picture(browser: Browser, address: str, name: str, size: tuple[int, int], *,
     page = context.new_page()
     page.goto(address)
     page.wait_for_function("window.llamaDemo && document.querySelector('#message textarea')")
+    return page
+
+
+def picture(browser: Browser, address: str, name: str, size: tuple[int, int], *, dark: bool = False) -> None:
+    """One PNG of a short conversation, greedy, so that every run shows the same."""
+    page = opened(browser, address, size, dark=dark)
     page.locator("#temperature input[type=number]").evaluate(
         "field => { field.value = 0; field.dispatchEvent(new Event('input', { bubbles: true })) }"
     )
@@ -62,20 +68,14 @@ def picture(browser: Browser, address: str, name: str, size: tuple[int, int], *,
         page.wait_for_selector("body:not(.chat-busy)", timeout=REPLY_MILLISECONDS)
     page.wait_for_timeout(1000)
     page.screenshot(path=FOLDER / f"{name}.png")
-    context.close()
+    page.context.close()
 
 
 def text_pictures(
     browser: Browser, address: str, names: dict[str, str], size: tuple[int, int], *, dark: bool = False
 ) -> None:
     """The text tab's views of one story, with a seed, so that every run shows much the same; `names` by view."""
-    context = browser.new_context(
-        viewport={"width": size[0], "height": size[1]},
-        color_scheme="dark" if dark else "light",
-    )
-    page = context.new_page()
-    page.goto(address)
-    page.wait_for_function("window.llamaDemo && document.querySelector('#message textarea')")
+    page = opened(browser, address, size, dark=dark)
     page.click("#text-tab-button")
     page.wait_for_selector("body.text-ready")
     for control, value in (("seed", 11), ("max-new-tokens", 72), ("temperature", 0.7)):
@@ -96,20 +96,14 @@ def text_pictures(
         page.wait_for_timeout(500)
         if view in names:
             page.screenshot(path=FOLDER / f"{names[view]}.png")
-    context.close()
+    page.context.close()
 
 
 def models_picture(
     browser: Browser, address: str, name: str, size: tuple[int, int], *, dark: bool = False, sheet: str = ""
 ) -> None:
     """The Models tab, or the sheet of the model `sheet` in it."""
-    context = browser.new_context(
-        viewport={"width": size[0], "height": size[1]},
-        color_scheme="dark" if dark else "light",
-    )
-    page = context.new_page()
-    page.goto(address)
-    page.wait_for_function("window.llamaDemo && document.querySelector('#message textarea')")
+    page = opened(browser, address, size, dark=dark)
     page.click("#models-tab-button")
     page.wait_for_selector(".model-card[data-state=ready]", timeout=REPLY_MILLISECONDS)
     if sheet:
@@ -117,18 +111,12 @@ def models_picture(
         page.wait_for_selector("#sheet-pieces .piece", timeout=REPLY_MILLISECONDS)
     page.wait_for_timeout(500)
     page.screenshot(path=FOLDER / f"{name}.png")
-    context.close()
+    page.context.close()
 
 
 def classification(browser: Browser, address: str, size: tuple[int, int], *, dark: bool = False) -> Page:
     """The classification tab in a fresh profile."""
-    context = browser.new_context(
-        viewport={"width": size[0], "height": size[1]},
-        color_scheme="dark" if dark else "light",
-    )
-    page = context.new_page()
-    page.goto(address)
-    page.wait_for_function("window.llamaDemo && document.querySelector('#message textarea')")
+    page = opened(browser, address, size, dark=dark)
     page.click("#classify-tab-button")
     page.wait_for_selector("body.classify-ready")
     return page
