@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_demo import hub
-from llama_demo.catalog import Entry
+from llama_demo.catalog import Entry, entry_at
 from llama_demo.catalog_file import read_catalog_file
 from llama_demo.checkpoints.convert import kind_of
 from llama_demo.checkpoints.whole import replacing
@@ -87,17 +87,8 @@ def local_entry(path: Path, taken: Sequence[str], title: str = "") -> Entry:
     if path.is_file() and path.suffix != ".gguf":
         raise BadCheckpoint(str(path), "it is a file, and only .gguf files are models of one file")
     kind = "gguf" if path.is_file() else kind_of(path)
-    entry = Entry(
-        name=_free_name(path.stem if kind == "gguf" else path.name, taken),
-        title=title or path.stem,
-        repo="",
-        format=kind,
-        access="local",
-        good_for="models.local",
-        licence="",
-        link="",
-        path=path,
-    )
+    name = _free_name(path.stem if kind == "gguf" else path.name, taken)
+    entry = entry_at(path, kind, name=name, title=title or path.stem)
     read_model(entry)
     return entry
 

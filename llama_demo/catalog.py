@@ -31,6 +31,10 @@ class Catalog:
         near = difflib.get_close_matches(name.lower()[:200], names, n=1, cutoff=0.0)
         raise UnknownModel(name, near[0] if near else names[0])
 
+    def title_of(self, name: str) -> str:
+        """The title of `name`, or the name itself where there is no such entry any more."""
+        return next((entry.title for entry in self.entries if entry.name == name), name)
+
     def extended(self, entries: Sequence[Entry]) -> Catalog:
         """The same with `entries` at its end, but for those whose names are taken."""
         names = {entry.name for entry in self.entries}
@@ -121,14 +125,20 @@ def _local_entry(path: Path) -> Entry:
     else:
         expected = "a model's name, a folder with a config.json or a params.json, or a .gguf file"
         raise InvalidSetting("--model", str(path), expected)
+    path = path.resolve()
+    return entry_at(path, kind, name=path.stem.lower() if kind == "gguf" else path.name.lower(), title=path.name)
+
+
+def entry_at(path: Path, kind: Format, *, name: str, title: str) -> Entry:
+    """A file or a folder on this machine, of which nobody said more than where it is."""
     return Entry(
-        name=path.resolve().stem.lower() if kind == "gguf" else path.resolve().name.lower(),
-        title=path.resolve().name,
+        name=name,
+        title=title,
         repo="",
         format=kind,
         access="local",
         good_for="models.local",
         licence="",
         link="",
-        path=path.resolve(),
+        path=path,
     )

@@ -9,7 +9,6 @@ from typing import Any
 
 from llama_demo.classify.labels import labels_from
 from llama_demo.classify.report import Report
-from llama_demo.classify.results import Verdict
 from llama_demo.classify.zero_shot import ZeroShot
 from llama_demo.classify_files import TOGETHER, By, classify, classifying, report_of, said
 from llama_demo.errors import InvalidSetting
@@ -29,7 +28,7 @@ def run_classify(parsed: argparse.Namespace, settings: Settings, words: Messages
         texts = text.splitlines() if parsed.text is None else [text]
         found = asyncio.run(classify(runtime.classification, texts, runtime.default_model, how, OWNER))
     if parsed.json:
-        print(json.dumps([_public(verdict) for verdict in found], indent=2, ensure_ascii=False))
+        print(json.dumps([verdict.public() for verdict in found], indent=2, ensure_ascii=False))
         return 0
     for verdict in found:
         scores = "  ".join(f"{label} {score:.4f}" for label, score in verdict.scores.items())
@@ -74,10 +73,3 @@ def _file(parsed: argparse.Namespace, runtime: Runtime, how: By, words: Messages
             )
         )
     return status
-
-
-def _public(verdict: Verdict) -> dict[str, Any]:
-    public: dict[str, Any] = {"label": verdict.label, "scores": dict(verdict.scores)}
-    if verdict.labels:
-        public["labels"] = list(verdict.labels)
-    return {**public, "cut_characters": verdict.cut_characters} if verdict.cut_characters else public

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +16,7 @@ from llama_demo.classify.results import Verdict, Verdicts
 from llama_demo.classify.service import Classification
 from llama_demo.classify.zero_shot import ZeroShot
 from llama_demo.errors import EmptyMessage, LlamaDemoError
-from llama_demo.leasing import Stopper
+from llama_demo.leasing import Stopper, result_of
 from llama_demo.table_output import ERROR
 from llama_demo.tables import Table, Value, open_table, text_of
 from llama_demo.text_files import OWN_ERRORS, TextTask
@@ -74,11 +73,7 @@ async def classify(
         updates = service.zero_shot(texts, how.by, model=model, abstain_below=how.threshold, stopper=stopper)
     else:
         updates = service.classify(texts, how.by, abstain_below=how.threshold, stopper=stopper)
-    async with aclosing(updates):
-        async for update in updates:
-            if isinstance(update, Verdicts):
-                return update.verdicts
-    raise LlamaDemoError
+    return (await result_of(updates, Verdicts)).verdicts
 
 
 def report_of(table: Table, column: str, result: Path) -> Report | None:

@@ -61,45 +61,38 @@ def _parser(words: Messages) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="llama-demo", description=words("cli.about"))
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, run in (
-        ("serve", _serve),
-        ("models", _models),
-        ("doctor", _doctor),
-        ("bench", _bench),
-        ("convert", _convert),
-        ("download", _download),
-        ("save", _save),
-        ("generate", _generate),
-        ("score", _score),
-        ("classify", _classify),
-        ("new-api-key", _new_api_key),
-        ("hash-password", _hash_password),
+    for name, run, add in (
+        ("serve", _serve, _add_settings),
+        ("models", _models, _add_models_arguments),
+        ("doctor", _doctor, _add_settings),
+        ("bench", _bench, _add_bench_arguments),
+        ("convert", _convert, add_convert_arguments),
+        ("download", _download, _add_download_arguments),
+        ("save", _save, add_save_arguments),
+        ("generate", _generate, add_generate_arguments),
+        ("score", _score, add_score_arguments),
+        ("classify", _classify, add_classify_arguments),
+        ("new-api-key", _new_api_key, add_key_arguments),
+        ("hash-password", _hash_password, add_password_arguments),
     ):
         command = commands.add_parser(name, help=words(f"cli.{name}"), description=words(f"cli.{name}"))
         command.set_defaults(run=run)
-        if name == "bench":
-            _add_bench_arguments(command, words)
-        elif name == "convert":
-            add_convert_arguments(command, words)
-        elif name == "generate":
-            add_generate_arguments(command, words)
-        elif name == "score":
-            add_score_arguments(command, words)
-        elif name == "classify":
-            add_classify_arguments(command, words)
-        elif name == "new-api-key":
-            add_key_arguments(command, words)
-        elif name == "hash-password":
-            add_password_arguments(command, words)
-        else:
-            add_arguments(command)
-        if name == "save":
-            add_save_arguments(command, words)
-        if name == "download":
-            command.add_argument("name", help=words("cli.download_name"))
-        if name in ("models", "bench"):
-            command.add_argument("--json", action="store_true", help=words("cli.json"))
+        add(command, words)
     return parser
+
+
+def _add_settings(command: argparse.ArgumentParser, _: Messages) -> None:
+    add_arguments(command)
+
+
+def _add_models_arguments(command: argparse.ArgumentParser, words: Messages) -> None:
+    add_arguments(command)
+    command.add_argument("--json", action="store_true", help=words("cli.json"))
+
+
+def _add_download_arguments(command: argparse.ArgumentParser, words: Messages) -> None:
+    add_arguments(command)
+    command.add_argument("name", help=words("cli.download_name"))
 
 
 def _add_bench_arguments(command: argparse.ArgumentParser, words: Messages) -> None:
@@ -108,6 +101,7 @@ def _add_bench_arguments(command: argparse.ArgumentParser, words: Messages) -> N
     command.add_argument("--rounds", type=int, default=1, help=words("cli.bench_rounds"))
     command.add_argument("--max-new-tokens", type=int, default=64, dest="tokens", help=words("cli.bench_tokens"))
     command.add_argument("--tokenizer", type=Path, help=words("cli.bench_tokenizer"))
+    command.add_argument("--json", action="store_true", help=words("cli.json"))
 
 
 def _serve(_: argparse.Namespace, settings: Settings, words: Messages) -> int:

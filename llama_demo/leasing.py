@@ -172,8 +172,7 @@ class Leasing:
                     continue
                 if stopper.stopped:
                     return
-                future = asyncio.wrap_future(_start(step, work))
-                future.add_done_callback(_heard)
+                future = _start(step, work)
                 while not future.done() and not stopper.stopped:
                     await asyncio.wait([future], timeout=self.update_seconds())
                     if not future.done():
@@ -182,28 +181,52 @@ class Leasing:
                     yield Done(future.result())
 
 
-def _start(seat: Seat, work: Callable[[LoadedModel], T]) -> Future[T]:
-    """The loop's own pool has few threads, which its other users need: this one is started for the call."""
+async def result_of(updates: AsyncGenerator[object, None], kind: type[T]) -> T:
+    """What `updates` end with. Raises `LlamaDemoError` where they end without it."""
+    last: object = None
+    async with aclosing(updates):
+        async for update in updates:
+            last = update
+    if not isinstance(last, kind):
+        raise LlamaDemoError
+    return last
+
+
+def on_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
+    """What the blocking `work` gives. The loop's own pool has few threads, which its other users need: this one is
+    started for the call, and ends by itself where whoever waits has left."""
     future: Future[T] = Future()
     future.set_running_or_notify_cancel()  # From now on a reader who leaves cannot cancel it.
 
     def run() -> None:
         try:
-            result = work(seat.loaded)
+            result = work()
         except BaseException as error:  # noqa: BLE001 whatever it is, the one who waits must hear of it
-            seat.leave()
             future.set_exception(error)
         else:
-            seat.leave()
             future.set_result(result)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    waited = asyncio.wrap_future(future)
+    waited.add_done_callback(_heard)
+    return waited
+
+
+def _start(seat: Seat, work: Callable[[LoadedModel], T]) -> asyncio.Future[T]:
+    """`work` on the seat's model; the seat is held until the thread has left it."""
+
+    def run() -> T:
+        try:
+            return work(seat.loaded)
+        finally:
+            seat.leave()
 
     seat.hold()
     try:
-        threading.Thread(target=run, name="analysis", daemon=True).start()
+        return on_thread(run, "analysis")
     except RuntimeError:
         seat.leave()
         raise
-    return future
 
 
 def _heard(future: asyncio.Future[T]) -> None:

@@ -13,7 +13,7 @@ from llama_demo.errors import InvalidSetting, TargetExists
 from llama_demo.messages import Messages, size
 from llama_demo.progress_line import ProgressLine
 from llama_demo.push_errors import LicenceNotConfirmed
-from llama_demo.settings import Settings
+from llama_demo.settings import Settings, add_arguments
 
 MOST_SLICES = 64
 
@@ -60,6 +60,7 @@ def run_download(parsed: argparse.Namespace, settings: Settings, words: Messages
 
 
 def add_save_arguments(command: argparse.ArgumentParser, words: Messages) -> None:
+    add_arguments(command)
     command.add_argument("name", help=words("cli.save_name"))
     command.add_argument("target", type=Path, help=words("cli.save_target"))
     command.add_argument("--pad-token", default="", help=words("cli.save_pad_token"))

@@ -15,7 +15,7 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 from llama_demo.file_command import OWNER, given_text, number, quiet_runtime, work_through
-from llama_demo.leasing import Stopper
+from llama_demo.leasing import Stopper, result_of
 from llama_demo.messages import Messages
 from llama_demo.settings import Settings
 from llama_demo.text_files import completing, scoring
@@ -55,7 +55,10 @@ def score(parsed: argparse.Namespace, settings: Settings, words: Messages) -> in
         if parsed.input is not None:
             return work_through(parsed, scoring(runtime.generation, runtime.default_model, OWNER), words, 1)
         scored = asyncio.run(
-            _scored(runtime.generation.score(text, model=runtime.default_model, top_k=top_k, stopper=Stopper(OWNER)))
+            result_of(
+                runtime.generation.score(text, model=runtime.default_model, top_k=top_k, stopper=Stopper(OWNER)),
+                ScoredText,
+            )
         )
     if parsed.json:
         print(json.dumps(_plain(asdict(scored)), indent=2, ensure_ascii=False))
@@ -93,14 +96,6 @@ async def _stream(updates: AsyncGenerator[Any, None], *, show: bool) -> Completi
     if show:
         print()
     return completion
-
-
-async def _scored(updates: AsyncGenerator[Any, None]) -> ScoredText:
-    async with aclosing(updates):
-        async for update in updates:
-            if isinstance(update, ScoredText):
-                return update
-    raise AssertionError("nobody stopped it")
 
 
 def _public(completion: Completion) -> dict[str, Any]:

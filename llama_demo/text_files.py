@@ -19,11 +19,11 @@ from llama_demo.errors import (
     EngineCrashed,
     ForgedTurn,
     InvalidUnicode,
-    LlamaDemoError,
     MessageTooLong,
     PromptTooLong,
 )
-from llama_demo.generation import Generation, Stopper
+from llama_demo.generation import Generation
+from llama_demo.leasing import Stopper, result_of
 from llama_demo.table_output import ERROR, Output
 from llama_demo.tables import Row, Table, Value, check_table, text_of
 from llama_demo.values import Completion, CompletionRequest, ScoredText
@@ -59,7 +59,7 @@ def completing(generation: Generation, model: str, request: CompletionRequest, v
 
     async def of(text: str) -> Mapping[str, Value]:
         wanted = replace(request, prompt=text)
-        completion = await _last(generation.complete(wanted, model=model, stopper=Stopper(visitor)), Completion)
+        completion = await result_of(generation.complete(wanted, model=model, stopper=Stopper(visitor)), Completion)
         made: dict[str, Value] = {}
         for name, continuation in zip(names, completion.continuations, strict=True):
             made[f"completion{name}"] = continuation.text
@@ -74,7 +74,7 @@ def scoring(generation: Generation, model: str, visitor: Visitor) -> TextTask:
     """Each row's perplexity, and how many tokens it has."""
 
     async def of(text: str) -> Mapping[str, Value]:
-        score = await _last(generation.score(text, model=model, top_k=1, stopper=Stopper(visitor)), ScoredText)
+        score = await result_of(generation.score(text, model=model, top_k=1, stopper=Stopper(visitor)), ScoredText)
         return {"perplexity": score.perplexity, "tokens": len(score.tokens)}
 
     return TextTask({"model": model}, ("perplexity", "tokens"), of)
@@ -130,13 +130,3 @@ async def _patiently(attempt: Callable[[], Awaitable[T]], alone: asyncio.Lock) -
                 raise
         except (Busy, TooManyRequests):
             await asyncio.sleep(_BUSY_SECONDS)
-
-
-async def _last(updates: AsyncGenerator[object, None], kind: type[T]) -> T:
-    last: object = None
-    async with aclosing(updates):
-        async for update in updates:
-            last = update
-    if not isinstance(last, kind):
-        raise LlamaDemoError
-    return last

@@ -27,7 +27,7 @@ class Completions:
     prefix = "cmpl-"
     chunk = CompletionAnswer
 
-    def __init__(self, asked: CompletionsRequest, _: int) -> None:
+    def __init__(self, asked: CompletionsRequest) -> None:
         """Raises `InvalidInput`."""
         tokens = _DEFAULT_TOKENS if asked.max_tokens is None else asked.max_tokens
         if tokens == 0 and not asked.echo:

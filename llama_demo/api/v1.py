@@ -68,7 +68,7 @@ class V1:
 
         With `echo` and `logprobs` the prompt's own tokens are scored; `max_tokens` 0 then writes nothing.
         """
-        return await self._answer(asked, Completions(asked, 0), request)
+        return await self._answer(asked, Completions(asked), request)
 
     def _model(self, name: str) -> Model:
         owner = self._runtime.catalog.find(name).repo.partition("/")[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llama_demo.classify.report import Report
 from llama_demo.values import LoadProgress, Waiting
@@ -36,6 +36,15 @@ class Verdict:
     scores: Mapping[str, float]
     labels: tuple[str, ...] = ()
     cut_characters: int = 0
+
+    def public(self) -> dict[str, Any]:
+        """What `/classify` gives: the fields that users' programs rely on. Empty ones are left out."""
+        made: dict[str, Any] = {"label": self.label, "scores": dict(self.scores)}
+        if self.labels:
+            made["labels"] = list(self.labels)
+        if self.cut_characters:
+            made["cut_characters"] = self.cut_characters
+        return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -25,11 +24,12 @@ from llama_demo.classify.export import export
 from llama_demo.classify.head import SUFFIX, Head
 from llama_demo.classify.results import Exported, Pushed, Working
 from llama_demo.errors import TargetExists
-from llama_demo.leasing import UPDATE_SECONDS, Stopper
+from llama_demo.leasing import UPDATE_SECONDS, Stopper, on_thread
 from llama_demo.licences import Licence
 from llama_demo.messages import Messages
 from llama_demo.model_cache import Report
 from llama_demo.push_errors import LicenceNotConfirmed
+from llama_demo.saving import to_confirm
 from llama_demo.visitors import Visitor
 
 ARCHIVE = ".zip"
@@ -60,9 +60,7 @@ class Sharing:
 
     def to_confirm(self, classifier: str, visitor: Visitor | None = None) -> Licence | None:
         """The licence of the backbone that somebody must confirm before it is passed on with the head, if any."""
-        entry = self._home(self._find(classifier, visitor))
-        licence = Licence(entry.licence, entry.link)
-        return None if entry.access == "open" and licence.free else licence
+        return to_confirm(self._home(self._find(classifier, visitor)))
 
     async def export(
         self, classifier: str, target: Path, words: Messages, *, stopper: Stopper | None = None
@@ -158,17 +156,13 @@ async def _aside(work: Callable[[Tell], T], stopper: Stopper | None) -> AsyncGen
         if ended.is_set() or stopper.stopped:
             raise _EndedError
 
-    def run() -> None:
+    def run() -> T | None:
         try:
-            future.set_result(work(tell))
+            return work(tell)
         except _EndedError:
-            future.set_result(None)
-        except BaseException as error:  # noqa: BLE001 whatever it is, the one who waits must hear of it
-            future.set_exception(error)
+            return None
 
-    future: Future[T | None] = Future()
-    threading.Thread(target=run, name="export", daemon=True).start()
-    waited = asyncio.wrap_future(future)
+    waited = on_thread(run, "export")
     try:
         while not waited.done():
             await asyncio.wait([waited], timeout=UPDATE_SECONDS)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,10 +11,10 @@ from gradio.processing_utils import save_file_to_cache
 from gradio.utils import get_upload_folder
 
 from llama_demo.classify.labels import labels_from
-from llama_demo.classify.results import Trained, Verdict, Verdicts
+from llama_demo.classify.results import Trained, Verdicts
 from llama_demo.classify.zero_shot import ZeroShot
 from llama_demo.errors import InvalidParameter
-from llama_demo.leasing import Stopper
+from llama_demo.leasing import Stopper, result_of
 from llama_demo.ui.endpoints import optional_text, worded
 
 if TYPE_CHECKING:
@@ -66,8 +64,8 @@ class ClassifyEndpoints:
                 by = ZeroShot(labels_from(labels), instruction or "", normalise_length, correct_prior)
                 chosen = model or self._runtime.default_model
                 updates = service.zero_shot(texts, by, model=chosen, abstain_below=threshold, stopper=stopper)
-            found = await _last(updates, Verdicts)
-            return [_public(verdict) for verdict in found.verdicts]
+            found = await result_of(updates, Verdicts)
+            return [verdict.public() for verdict in found.verdicts]
         except Exception as error:
             raise worded(self._runtime, error) from None
 
@@ -96,34 +94,16 @@ class ClassifyEndpoints:
                 prompt=optional_text("prompt", prompt),
                 stopper=Stopper(self._runtime.visitors.of(asked)),
             )
-            made = await _last(updates, Trained)
+            made = await result_of(updates, Trained)
             return {"name": made.name, "prompt": made.prompt, **made.report.public(), "file": _download(made.path)}
         except Exception as error:
             raise worded(self._runtime, error) from None
-
-
-async def _last(updates: AsyncGenerator[Any, None], kind: type[T]) -> T:
-    """The result that a service's updates end with."""
-    async with aclosing(updates):
-        async for update in updates:
-            if isinstance(update, kind):
-                return update
-    raise RuntimeError("it ended without a result")
 
 
 def _download(path: Path) -> dict[str, Any]:
     """A copy where Gradio may serve it from, as its clients know a file: they fetch it and give its place."""
     copy = save_file_to_cache(path, get_upload_folder())
     made: dict[str, Any] = FileData(path=copy, orig_name=path.name).model_dump()
-    return made
-
-
-def _public(verdict: Verdict) -> dict[str, Any]:
-    made: dict[str, Any] = {"label": verdict.label, "scores": dict(verdict.scores)}
-    if verdict.labels:
-        made["labels"] = list(verdict.labels)
-    if verdict.cut_characters:
-        made["cut_characters"] = verdict.cut_characters
     return made
 
 

@@ -21,7 +21,7 @@ from llama_demo.messages import Messages, shortened
 from llama_demo.ui.asked import Stoppers, read_identity, read_model
 from llama_demo.ui.classify_html import bars, escaped, note, table
 from llama_demo.ui.classify_report import report_html
-from llama_demo.ui.classify_use import ended_early, progress_view, worded_failure
+from llama_demo.ui.classify_use import ended_early, progress_view, worded_failure, worded_views
 from llama_demo.visitors import Visitor
 
 if TYPE_CHECKING:
@@ -63,17 +63,10 @@ class ClassifyTrain:
         except Exception as error:
             return worded_failure(error, words)
 
-    async def train(self, asked: Any, given: Mapping[str, Any], visitor: Visitor) -> AsyncGenerator[str, None]:
+    def train(self, asked: Any, given: Mapping[str, Any], visitor: Visitor) -> AsyncGenerator[str, None]:
         """How far it is, then the report. An error is a view too: one sentence, no traceback."""
-        identity, language = read_identity(asked)
-        words = self._runtime.messages(language)
-        with self.stoppers.opened(identity, visitor) as stopper:
-            try:
-                async with aclosing(self._views(given, words, stopper)) as views:
-                    async for view in views:
-                        yield view
-            except Exception as error:
-                yield worded_failure(error, words)
+        words = self._runtime.messages(read_identity(asked)[1])
+        return worded_views(lambda stopper: self._views(given, words, stopper), self.stoppers, asked, visitor, words)
 
     async def _views(self, given: Mapping[str, Any], words: Messages, stopper: Stopper) -> AsyncGenerator[str, None]:
         yield note(words("classify.reading_examples"))

@@ -5,7 +5,7 @@ Plain values in and HTML out; no component, no model.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,7 @@ class ClassifyUse:
     def classifiers(self, language: str, visitor: Visitor) -> list[tuple[str, str]]:
         """What there is to choose from: words for the page, and the name."""
         words = self._runtime.messages(language)
-        names = self._runtime.classification.names((model.name for model in self._runtime.models()), visitor)
+        names = self._runtime.classification.names((entry.name for entry in self._runtime.catalog.entries), visitor)
         return [(words("classify.zero_shot"), LABELS), *((name, name) for name in names)]
 
     def example(self, name: str, language: str) -> tuple[str, str, str, bool, str]:
@@ -63,17 +63,10 @@ class ClassifyUse:
         labels, text = words(f"classify.example_{name}_labels"), words(f"classify.example_{name}_text")
         return LABELS, labels, text, "\n" in text, words(f"classify.example_{name}_instruction")
 
-    async def classify(self, asked: Any, given: Mapping[str, Any], visitor: Visitor) -> AsyncGenerator[str, None]:
+    def classify(self, asked: Any, given: Mapping[str, Any], visitor: Visitor) -> AsyncGenerator[str, None]:
         """How far it is, then the verdicts. An error is a view too: one sentence, no traceback."""
-        identity, language = read_identity(asked)
-        words = self._runtime.messages(language)
-        with self.stoppers.opened(identity, visitor) as stopper:
-            try:
-                async with aclosing(self._views(given, words, stopper)) as views:
-                    async for view in views:
-                        yield view
-            except Exception as error:
-                yield worded_failure(error, words)
+        words = self._runtime.messages(read_identity(asked)[1])
+        return worded_views(lambda stopper: self._views(given, words, stopper), self.stoppers, asked, visitor, words)
 
     async def _views(self, given: Mapping[str, Any], words: Messages, stopper: Stopper) -> AsyncGenerator[str, None]:
         texts = read_texts(given.get("text"), each_line=given.get("each_line") is True)
@@ -89,7 +82,7 @@ class ClassifyUse:
         async with aclosing(updates):
             async for update in updates:
                 if isinstance(update, Verdicts):
-                    found = results(update, texts, self._title(update.model), threshold, words)
+                    found = results(update, texts, self._runtime.catalog.title_of(update.model), threshold, words)
                     yield found
                 elif not isinstance(update, Explanation):
                     yield progress_view(update, words)
@@ -106,9 +99,6 @@ class ClassifyUse:
                     yield found + explanation(update, words)
                     return
         yield found + ended_early(stopper, words)
-
-    def _title(self, name: str) -> str:
-        return next((entry.title for entry in self._runtime.catalog.entries if entry.name == name), name)
 
 
 def read_texts(text: Any, *, each_line: bool) -> list[str]:
@@ -167,6 +157,23 @@ def ended_early(stopper: Stopper, words: Messages) -> str:
     if stopper.error is not None:
         raise stopper.error
     return note(words("classify.stopped"))
+
+
+async def worded_views(
+    make: Callable[[Stopper], AsyncGenerator[str, None]],
+    stoppers: Stoppers,
+    asked: Any,
+    visitor: Visitor,
+    words: Messages,
+) -> AsyncGenerator[str, None]:
+    """The views that `make` gives of one request, which one of `stoppers` ends; what goes wrong is the last of them."""
+    with stoppers.opened(read_identity(asked)[0], visitor) as stopper:
+        try:
+            async with aclosing(make(stopper)) as views:
+                async for view in views:
+                    yield view
+        except Exception as error:
+            yield worded_failure(error, words)
 
 
 def worded_failure(error: Exception, words: Messages) -> str:

@@ -137,15 +137,12 @@ class Completions:
             note="" if started else words("text.reading"),
             parts=parts,
             model=update.model,
-            title=self._title(update.model),
+            title=self._runtime.catalog.title_of(update.model),
             trimmed=words("text.trimmed", count=update.trimmed_tokens) if update.trimmed_tokens else "",
             stats=stats_words(update, words),
             prompt=update.prompt,
             prompt_ids=list(update.prompt_ids) if update.finished else None,
         )
-
-    def _title(self, name: str) -> str:
-        return next((entry.title for entry in self._runtime.catalog.entries if entry.name == name), name)
 
 
 def read_side(side: Any, default_model: str) -> tuple[str, CompletionRequest]:
