@@ -22,8 +22,8 @@ class ClassifyPage(TabPage):
         self.page.click(f"#classify-{name}-button")
 
     def example(self, label: str) -> None:
+        """Begins it: the text is filled in first, so nothing says at once that it is under way."""
         self.page.get_by_role("button", name=label).click()
-        self._wait("use")
 
     def classify(self, text: str, classifier: str = "") -> dict[str, str]:
         """The bars of one text."""

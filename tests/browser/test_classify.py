@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import BrowserContext, expect
 
 from llama_demo.ui.classify_train import sample
-from tests.browser.classify_page import ClassifyPage
+from tests.browser.classify_page import SECONDS, ClassifyPage
 from tests.browser.conftest import Served
 
 LINE = "Do you know when the museum opens?"
@@ -40,6 +40,7 @@ def test_a_head_trained_on_forty_pasted_lines_survives_a_restart_as_a_file_with_
 def test_a_worked_example_is_one_click_away_and_marks_its_words(context: BrowserContext, served: Served) -> None:
     tab = ClassifyPage(context.new_page(), served.address)
     tab.example("Example: a review")
+    expect(tab.page.locator("#classify-found .bars li")).to_have_count(2, timeout=SECONDS)
     assert set(tab.bars()) == {"positive", "negative"}
     expect(tab.page.locator("#classify-found .explained mark").first).to_be_visible()
     tab.example("Example: five messages")
