@@ -192,7 +192,8 @@ def generate(model: Path, source: Path, target: Path) -> tuple[str | Path, ...]:
 def test_ctrl_c_leaves_whole_rows_and_says_that_the_same_command_goes_on(
     command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, target = write_prompts(tmp_path / "in.csv", 150), tmp_path / "out.csv"
+    rows = 400  # more than are begun while row 50 is waited for
+    source, target = write_prompts(tmp_path / "in.csv", rows), tmp_path / "out.csv"
     append = Output.append
     signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests may ignore it
 
@@ -207,10 +208,10 @@ def test_ctrl_c_leaves_whole_rows_and_says_that_the_same_command_goes_on(
     said = err.splitlines()[-1]
     done = int(said.removeprefix("Stopped: ").split()[0])
     assert (status, out, len(rows_of(target))) == (130, "", done)
-    assert said == f"Stopped: {done} of 150 rows are in {target}. The same command goes on from there."
-    assert 50 <= done < 150
-    assert command(*arguments)[:2] == (0, f"150 rows in {target}, 0 of them with an error.\n")
-    assert [row["id"] for row in rows_of(target)] == [str(number) for number in range(150)]
+    assert said == f"Stopped: {done} of {rows} rows are in {target}. The same command goes on from there."
+    assert 50 <= done < rows
+    assert command(*arguments)[:2] == (0, f"{rows} rows in {target}, 0 of them with an error.\n")
+    assert [row["id"] for row in rows_of(target)] == [str(number) for number in range(rows)]
 
 
 def test_a_file_whose_run_was_killed_has_every_row_once_after_the_next(tiny_gguf: Path, tmp_path: Path) -> None:

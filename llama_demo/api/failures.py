@@ -102,8 +102,8 @@ def from_validation(problems: Sequence[Any]) -> LlamaDemoError:
         return UnreadableBody()
     if kind == "missing":
         return MissingField(name)
-    if len(place) < len(problem["loc"]) - 1:
-        return InvalidParameter(name, _value(problem), _EXPECTED[str(place[-1])])
+    if len(place) < len(problem["loc"]) - 1 and (expected := _EXPECTED.get(str(place[-1]))):
+        return InvalidParameter(name, _value(problem), expected)
     return InvalidParameter(name, _value(problem), problem["msg"].removeprefix("Input should be "))
 
 

@@ -101,6 +101,8 @@ def test_what_changes_nothing_is_taken(client: Any) -> None:
         ({"stream_options": {"include_usage": True}}, "stream_options", "unsupported_parameter"),
         ({"stream": True, "stream_options": {"speed": 1}}, "stream_options.speed", "unknown_parameter"),
         ({"temprature": 1}, "temprature", "unknown_parameter"),
+        ({"metadata": {"run": 7}}, "metadata.run", "invalid_value"),
+        ({"metadata": {"": None}}, "metadata", "invalid_value"),
     ],
 )
 def test_a_wrong_field_of_a_chat_is_named(served: Served, change: dict[str, Any], param: str, code: str) -> None:

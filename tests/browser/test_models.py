@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -47,11 +48,21 @@ def add(page: Page, path: str) -> None:
     page.press("#models-path", "Enter")
 
 
+@pytest.fixture
+def of_its_own(tmp_path: Path) -> Iterator[Served]:
+    """An app that no other test asks: what is added to it is the next test's to choose from."""
+    app = Served(tmp_path / "cache")
+    (tmp_path / "cache").mkdir()
+    app.start()
+    yield app
+    app.stop()
+
+
 @pytest.mark.slow
 def test_what_the_command_line_converted_is_added_loaded_chatted_with_and_unloaded(
-    context: BrowserContext, served: Served, converted: Path
+    context: BrowserContext, of_its_own: Served, converted: Path
 ) -> None:
-    chat = open_models(context.new_page(), served.address)
+    chat = open_models(context.new_page(), of_its_own.address)
     page = chat.page
     add(page, str(converted))
     model = card(page, "from-meta")
