@@ -103,7 +103,7 @@ def layer_of(part: str) -> int:
     for index, layer in enumerate(LAYERS):
         if part in layer:
             return index
-    raise AssertionError(f"llama_demo/{part} stands in no layer: add it to LAYERS and to the README")
+    raise AssertionError(f"llama_demo/{part} stands in no layer: add it to LAYERS")
 
 
 def parts_named(path: Path) -> set[str]:

@@ -1,17 +1,25 @@
-"""The README's tables are made from the code, so that they cannot drift: `python -m tests.test_readme` writes them."""
+"""The documents' tables are made from the code, and so cannot drift: `python -m tests.test_readme` writes them."""
 
 from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Callable, Iterable
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 
+from llama_demo.catalog import EMBEDDED, Entry, packaged
+from llama_demo.entry_files import is_converted, read_model
+from llama_demo.fitting import least
+from llama_demo.placement import FAST_CACHE_BYTES, Form, cpu_form, gpu_form
 from llama_demo.settings import options
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+PAGES = (README, *sorted((ROOT / "docs").glob("*.md")))
+CONTEXT_TOKENS = 4096
 
 
 def settings_table() -> str:
@@ -33,24 +41,72 @@ def tree() -> str:
     return "\n".join([*lines, "```"])
 
 
-TABLES = {"settings": settings_table, "tree": tree}
+def models_table() -> str:
+    """The catalog, the same model in two formats on one line, the smallest first."""
+    rows = ["| name | download | memory, CPU | memory, GPU | licence, access |", "|---|--:|--:|--:|---|"]
+    entries = sorted((EMBEDDED, *packaged()), key=weights_of)
+    rows += [models_row(list(same)) for _, same in groupby(entries, key=weights_of)]
+    return "\n".join(rows)
+
+
+def weights_of(entry: Entry) -> tuple[int, str, str]:
+    return entry.parameters, entry.good_for, entry.file
+
+
+def models_row(entries: list[Entry]) -> str:
+    entry, model = entries[0], read_model(entries[0])
+    names = ", ".join(f"`{entry.name}`" for entry in entries)
+    on_gpu = needs(gpu_form(model, "16-bit")) if entry.format != "gguf" else "runs on the CPU"
+    on_cpu = needs(cpu_form(model, "openvino", "q4_0" if is_converted(entry) else "gguf", FAST_CACHE_BYTES))
+    download = "none" if entry.package else gigabytes(model.stored_bytes or 2 * model.parameters)
+    link = f"[{entry.licence}]({entry.link}), {entry.access}"
+    return f"| {names} | {download} | {on_cpu} | {on_gpu} | {link} |"
+
+
+def needs(form: Form) -> str:
+    return gigabytes(least(form, "", 0, CONTEXT_TOKENS).bytes)
+
+
+def gigabytes(number: int) -> str:
+    return f"{number / 1e9:.1f} GB"
+
+
+TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
+    "models": (README, models_table),
+    "settings": (ROOT / "docs" / "settings.md", settings_table),
+    "tree": (ROOT / "docs" / "architecture.md", tree),
+}
 
 
 def between(text: str, name: str) -> str:
     found = re.search(f"<!-- {name} -->\n(.*?)\n?<!-- end of {name} -->", text, re.DOTALL)
-    assert found, f"the README has no place for {name}"
+    assert found, f"the page has no place for {name}"
     return found[1].strip()
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_the_readmes_table_says_what_the_code_says(name: str) -> None:
-    assert between(README.read_text(encoding="utf-8"), name) == TABLES[name](), "run `python -m tests.test_readme`"
+def test_a_documents_table_says_what_the_code_says(name: str) -> None:
+    page, make = TABLES[name]
+    assert between(page.read_text(encoding="utf-8"), name) == make(), "run `python -m tests.test_readme`"
 
 
-def test_every_picture_and_page_that_the_readme_names_is_there() -> None:
-    text = README.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(((?!http)[^)#]+)\)", text):
-        assert (ROOT / target).is_file(), target
+def anchors(text: str) -> set[str]:
+    """What a link may name in a page, as its headings are turned into names."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+def test_every_picture_page_and_heading_that_a_document_names_is_there(page: Path) -> None:
+    for target, anchor in links(page.read_text(encoding="utf-8")):
+        path = (page.parent / target).resolve() if target else page
+        assert path.is_file(), f"{page.name} names {target}"
+        assert not anchor or anchor in anchors(path.read_text(encoding="utf-8")), f"{page.name} names {target}#{anchor}"
+
+
+def links(text: str) -> Iterable[tuple[str, str]]:
+    """The links to other files, and to headings."""
+    return re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", text)
 
 
 def test_the_spaces_gradio_is_one_that_the_requirements_allow() -> None:
@@ -62,11 +118,11 @@ def test_the_spaces_gradio_is_one_that_the_requirements_allow() -> None:
 
 
 def main() -> None:
-    text = README.read_text(encoding="utf-8")
-    for name, make in TABLES.items():
+    for name, (page, make) in TABLES.items():
+        text = page.read_text(encoding="utf-8")
         begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
         text = text[: text.index(begin) + len(begin)] + make() + "\n" + text[text.index(end) :]
-    README.write_text(text, encoding="utf-8")
+        page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
