@@ -17,6 +17,7 @@ from llama_demo.ui.file_runs import PUBLIC_BYTES
 from llama_demo.ui.files import DELETE_CACHE, build_runs
 from llama_demo.ui.header import build_footer, build_header
 from llama_demo.ui.models import build_models
+from llama_demo.ui.sessions import keep_sessions_small
 from llama_demo.ui.text import build_text
 from llama_demo.ui.theme import theme
 from llama_demo.ui.tools import add_tools
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _STYLES = ("page.css", "chat.css", "conversations.css", "text.css", "classify.css", "models.css", "files.css")
 _HEAD = '<meta name="viewport" content="width=device-width, initial-scale=1, interactive-widget=resizes-content">'
 _SESSIONS = 500
-"""Gradio keeps some 80 kB of each visit. Ours needs none of it, so only as much as may be in use is kept."""
+"""Gradio keeps ten thousand visits unless told. Ours needs nothing of past ones: as many as may be in use are kept."""
 _SPARE_EVENTS = 64
 """Of Gradio's places for running events, beside those that the runtime's own line can hold."""
 _LOOK_SECONDS = 0.01
@@ -38,6 +39,7 @@ the model, and stop its threads each time."""
 
 def build(runtime: Runtime) -> Any:
     """The whole page as `gr.Blocks`, not launched."""
+    keep_sessions_small()
     words = runtime.messages()
     wording = Wording(runtime.messages)
     with gr.Blocks(

@@ -107,3 +107,11 @@ def listen_and_leave(api: str, index: int, data: list[Any]) -> None:
 def test_the_server_looks_for_requests_less_often_than_gradio_would(app: tuple[Any, Any]) -> None:
     queue, usual = app[1]._queue, gr.Blocks()._queue
     assert queue.sleep_when_free > usual.sleep_when_free > 0
+
+
+def test_a_visit_keeps_no_copy_of_the_page_and_of_what_was_sent_through_it(app: tuple[Any, Any]) -> None:
+    _, page = app
+    client = Client(page.local_url, verbose=False)
+    assert client.predict("hi", api_name="/chat") == "You said: hi"
+    visit = page.state_holder.session_data[client.session_hash]
+    assert visit.config_values == {}
