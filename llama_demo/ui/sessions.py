@@ -13,7 +13,7 @@ def keep_sessions_small() -> None:
     state_holder.SessionState = _Session
 
 
-class _Session(state_holder.SessionState):  # type: ignore[misc] (gradio has no types that mypy reads)
+class _Session(state_holder.SessionState):  # type: ignore[misc]
     """A visit without Gradio's copy of every component's configuration and of all that was ever sent through them.
 
     Only `gr.DeepLinkButton` reads that copy, which we do not have; making it takes the server's loop 15 ms for each new
