@@ -5,9 +5,13 @@ It needs Playwright (requirements-dev.txt) and a Chromium: Playwright's own, or 
 
 from __future__ import annotations
 
+import io
 import sys
+import time
+from itertools import pairwise
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 FOLDER = Path(__file__).resolve().parent / "images"
@@ -18,6 +22,9 @@ QUESTIONS = (
 )
 STORY = "The old lighthouse keeper climbed the stairs every evening, because"
 REPLY_MILLISECONDS = 120_000
+MOVING_SIZE = (960, 600)
+FRAME_SECONDS = 0.12
+LINGER_SECONDS = 1.6
 
 
 def main() -> None:
@@ -27,6 +34,7 @@ def main() -> None:
         own = Path(playwright.chromium.executable_path)
         path = own if own.is_file() else SYSTEM_BROWSER
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        moving_picture(browser, address, "moving")
         picture(browser, address, "chat-light", (1280, 800))
         picture(browser, address, "chat-dark", (1280, 800), dark=True)
         picture(browser, address, "chat-phone", (390, 844))
@@ -58,9 +66,7 @@ def opened(browser: Browser, address: str, size: tuple[int, int], *, dark: bool)
 def picture(browser: Browser, address: str, name: str, size: tuple[int, int], *, dark: bool = False) -> None:
     """One PNG of a short conversation, greedy, so that every run shows the same."""
     page = opened(browser, address, size, dark=dark)
-    page.locator("#temperature input[type=number]").evaluate(
-        "field => { field.value = 0; field.dispatchEvent(new Event('input', { bubbles: true })) }"
-    )
+    set_number(page, "#temperature", 0)
     for question in QUESTIONS:
         page.fill("#message textarea", question)
         page.press("#message textarea", "Enter")
@@ -71,6 +77,48 @@ def picture(browser: Browser, address: str, name: str, size: tuple[int, int], *,
     page.context.close()
 
 
+def moving_picture(browser: Browser, address: str, name: str) -> None:
+    """A reply streams in, its tokens are looked at, another is chosen, and the text goes on from there."""
+    page = opened(browser, address, MOVING_SIZE, dark=False)
+    frames: list[tuple[float, bytes]] = []
+
+    def watch(until: str, seconds: float = 0.0) -> None:
+        """Takes frames until the page says so, and for some seconds after that."""
+        end = None
+        while end is None or time.monotonic() < end:
+            frames.append((time.monotonic(), page.screenshot()))
+            page.wait_for_timeout(FRAME_SECONDS * 1000)
+            if end is None and page.evaluate(until):
+                end = time.monotonic() + seconds
+
+    set_number(page, "#seed", 3)
+    page.locator("#message textarea").press_sequentially(QUESTIONS[1])
+    watch("true", 0.5)
+    page.press("#message textarea", "Enter")
+    page.wait_for_selector("body.chat-busy")
+    watch("!document.body.classList.contains('chat-busy')", LINGER_SECONDS)
+    page.click("#chat-tokens")
+    watch("document.querySelectorAll('#tokens .new').length > 0 && !document.body.classList.contains('text-busy')", 1)
+    page.locator("#tokens .new").nth(2).click()
+    watch("document.querySelector('#token-alternatives') !== null", LINGER_SECONDS)
+    page.locator("#token-alternatives button:not(.own)").first.click()
+    page.wait_for_selector("body.text-busy")
+    watch("!document.body.classList.contains('text-busy')", 2 * LINGER_SECONDS)
+    page.context.close()
+    times = [taken for taken, _ in frames]
+    pictures = [Image.open(io.BytesIO(taken)).convert("RGB") for _, taken in frames]
+    lasting = [round((after - before) * 1000) for before, after in pairwise([*times, times[-1] + LINGER_SECONDS])]
+    first, *rest = pictures
+    path = FOLDER / f"{name}.webp"
+    first.save(path, save_all=True, append_images=rest, duration=lasting, loop=0, quality=70, method=4)
+
+
+def set_number(page: Page, control: str, value: float) -> None:
+    page.locator(f"{control} input[type=number]").evaluate(
+        "(field, value) => { field.value = value; field.dispatchEvent(new Event('input', { bubbles: true })) }", value
+    )
+
+
 def text_pictures(
     browser: Browser, address: str, names: dict[str, str], size: tuple[int, int], *, dark: bool = False
 ) -> None:
@@ -79,10 +127,7 @@ def text_pictures(
     page.click("#text-tab-button")
     page.wait_for_selector("body.text-ready")
     for control, value in (("seed", 11), ("max-new-tokens", 72), ("temperature", 0.7)):
-        page.locator(f"#text-{control} input[type=number]").evaluate(
-            "(field, value) => { field.value = value; field.dispatchEvent(new Event('input', { bubbles: true })) }",
-            value,
-        )
+        set_number(page, f"#text-{control}", value)
     page.fill("#text-box", STORY)
     for view in ("text", "tokens", "compare"):
         page.click(f"#text-views [data-view={view}]")

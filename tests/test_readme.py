@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -17,9 +18,25 @@ from llama_demo.placement import FAST_CACHE_BYTES, Form, cpu_form, gpu_form
 from llama_demo.settings import options
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
-PAGES = (README, *sorted((ROOT / "docs").glob("*.md")))
+README, KOREAN = ROOT / "README.md", ROOT / "README.ko.md"
+PAGES = (README, KOREAN, *sorted((ROOT / "docs").glob("*.md")))
 CONTEXT_TOKENS = 4096
+WORDS: dict[str, dict[str, str]] = {
+    "en": {
+        "head": "name, download, memory on a CPU, memory on a GPU, licence and access",
+        "none": "none",
+        "cpu_only": "CPU only",
+        "open": "open",
+        "gated": "gated",
+    },
+    "ko": {
+        "head": "이름, 내려받을 크기, CPU 메모리, GPU 메모리, 라이선스와 접근",
+        "none": "없음",
+        "cpu_only": "CPU 전용",
+        "open": "공개",
+        "gated": "승인 필요",
+    },
+}
 
 
 def settings_table() -> str:
@@ -41,11 +58,11 @@ def tree() -> str:
     return "\n".join([*lines, "```"])
 
 
-def models_table() -> str:
+def models_table(language: str) -> str:
     """The catalog, the same model in two formats on one line, the smallest first."""
-    rows = ["| name | download | memory, CPU | memory, GPU | licence, access |", "|---|--:|--:|--:|---|"]
+    rows = ["| " + " | ".join(WORDS[language]["head"].split(", ")) + " |", "|---|--:|--:|--:|---|"]
     entries = sorted((EMBEDDED, *packaged()), key=weights_of)
-    rows += [models_row(list(same)) for _, same in groupby(entries, key=weights_of)]
+    rows += [models_row(list(same), WORDS[language]) for _, same in groupby(entries, key=weights_of)]
     return "\n".join(rows)
 
 
@@ -53,13 +70,13 @@ def weights_of(entry: Entry) -> tuple[int, str, str]:
     return entry.parameters, entry.good_for, entry.file
 
 
-def models_row(entries: list[Entry]) -> str:
+def models_row(entries: list[Entry], words: dict[str, str]) -> str:
     entry, model = entries[0], read_model(entries[0])
     names = ", ".join(f"`{entry.name}`" for entry in entries)
-    on_gpu = needs(gpu_form(model, "16-bit")) if entry.format != "gguf" else "runs on the CPU"
+    on_gpu = needs(gpu_form(model, "16-bit")) if entry.format != "gguf" else words["cpu_only"]
     on_cpu = needs(cpu_form(model, "openvino", "q4_0" if is_converted(entry) else "gguf", FAST_CACHE_BYTES))
-    download = "none" if entry.package else gigabytes(model.stored_bytes or 2 * model.parameters)
-    link = f"[{entry.licence}]({entry.link}), {entry.access}"
+    download = words["none"] if entry.package else gigabytes(model.stored_bytes or 2 * model.parameters)
+    link = f"[{entry.licence}]({entry.link}), {words[entry.access]}"
     return f"| {names} | {download} | {on_cpu} | {on_gpu} | {link} |"
 
 
@@ -71,11 +88,12 @@ def gigabytes(number: int) -> str:
     return f"{number / 1e9:.1f} GB"
 
 
-TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
-    "models": (README, models_table),
-    "settings": (ROOT / "docs" / "settings.md", settings_table),
-    "tree": (ROOT / "docs" / "architecture.md", tree),
-}
+TABLES: tuple[tuple[str, Path, Callable[[], str]], ...] = (
+    ("models", README, partial(models_table, "en")),
+    ("models", KOREAN, partial(models_table, "ko")),
+    ("settings", ROOT / "docs" / "settings.md", settings_table),
+    ("tree", ROOT / "docs" / "architecture.md", tree),
+)
 
 
 def between(text: str, name: str) -> str:
@@ -84,9 +102,8 @@ def between(text: str, name: str) -> str:
     return found[1].strip()
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_a_documents_table_says_what_the_code_says(name: str) -> None:
-    page, make = TABLES[name]
+@pytest.mark.parametrize(("name", "page", "make"), TABLES)
+def test_a_documents_table_says_what_the_code_says(name: str, page: Path, make: Callable[[], str]) -> None:
     assert between(page.read_text(encoding="utf-8"), name) == make(), "run `python -m tests.test_readme`"
 
 
@@ -109,6 +126,29 @@ def links(text: str) -> Iterable[tuple[str, str]]:
     return re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", text)
 
 
+def structure(text: str) -> dict[str, list[str]]:
+    """What does not depend on the language: headings by level, code, pictures, links, and each row's own."""
+    fence = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+    prose = fence.sub("", text)
+    rows = re.findall(r"^\|.*\|$", prose, re.MULTILINE)
+    return {
+        "headings": re.findall(r"^#+(?= )", prose, re.MULTILINE),
+        "code": fence.findall(text),
+        "pictures": re.findall(r"!\[[^]]+\]\(([^)]+)\)", prose),
+        "links": sorted({link for link in re.findall(r"\]\(([^)]+)\)", prose) if not link.startswith("README")}),
+        "options": sorted(set(re.findall(r"`[^`]+`", prose))),
+        "rows": [" ".join(re.findall(r"`[^`]+`|\]\([^)]+\)|\d[\d.]*", row)) for row in rows],
+        "points": re.findall(r"^- (?=\S)", prose, re.MULTILINE),
+    }
+
+
+def test_the_readme_in_korean_has_all_that_the_english_one_has() -> None:
+    english, korean = (README.read_text(encoding="utf-8"), KOREAN.read_text(encoding="utf-8"))
+    assert structure(korean) == structure(english[english.index("\n# ") :])
+    assert "](README.ko.md)" in english
+    assert "](README.md)" in korean
+
+
 def test_the_spaces_gradio_is_one_that_the_requirements_allow() -> None:
     version = re.search(r"^sdk_version: (\S+)$", README.read_text(encoding="utf-8"), re.MULTILINE)
     wanted = re.search(r"^gradio\[mcp\]>=([\d.]+),<(\d+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
@@ -118,7 +158,7 @@ def test_the_spaces_gradio_is_one_that_the_requirements_allow() -> None:
 
 
 def main() -> None:
-    for name, (page, make) in TABLES.items():
+    for name, page, make in TABLES:
         text = page.read_text(encoding="utf-8")
         begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
         text = text[: text.index(begin) + len(begin)] + make() + "\n" + text[text.index(end) :]

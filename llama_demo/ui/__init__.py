@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from llama_demo.runtime import Runtime
 
 _STYLES = ("page.css", "chat.css", "conversations.css", "text.css", "classify.css", "models.css", "files.css")
+_SCRIPTS = ("display.js", "keyboard.js")
+"""Those of the whole page; the others belong to what they move."""
 _HEAD = '<meta name="viewport" content="width=device-width, initial-scale=1, interactive-widget=resizes-content">'
 _SESSIONS = 500
 """Gradio keeps ten thousand visits unless told. Ours needs nothing of past ones: as many as may be in use are kept."""
@@ -70,11 +72,11 @@ def launch_options(runtime: Runtime) -> dict[str, Any]:
     """Arguments for `Blocks.launch`: the look, and what Gradio is not to do on a public link."""
     folder = resources.files(__package__)
     css = "\n".join((folder / name).read_text(encoding="utf-8") for name in _STYLES)
-    script = (folder / "display.js").read_text(encoding="utf-8")
+    scripts = "\n".join((folder / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     return {
         "theme": theme(),
         # Not as `css`: Gradio would put a prefix before every selector.
-        "head": f"{_HEAD}<script>{script}</script><style>{css}</style>",
+        "head": f"{_HEAD}<script>{scripts}</script><style>{css}</style>",
         "footer_links": ["api"],
         "run_history": False,
         "enable_monitoring": False,

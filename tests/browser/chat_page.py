@@ -17,12 +17,8 @@ _STORED = """() => Object.entries(localStorage)
 
 
 class ChatPage(TabPage):
-    def reload(self) -> None:
-        self.page.reload()
-        self.ready()
-
-    def ready(self) -> None:
-        super().ready()
+    def turn(self) -> None:
+        """A link may have opened another tab: it stays, and the chat is ready behind it."""
         self.page.wait_for_selector("#conversation-list li", state="attached")
 
     @property

@@ -12,8 +12,7 @@ SECONDS = 180_000
 
 
 class ClassifyPage(TabPage):
-    def ready(self) -> None:
-        super().ready()
+    def turn(self) -> None:
         self.page.click("#classify-tab-button")
         self.page.wait_for_selector("body.classify-ready")
 

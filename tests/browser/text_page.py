@@ -20,14 +20,9 @@ _WATCH_FOR_BUSY = """(longest) => {
 
 
 class TextPage(TabPage):
-    def open(self) -> None:
-        self.page.goto(self.address)
-        super().ready()
+    def turn(self) -> None:
+        """Its script has put the settings back, too."""
         self.page.click("#text-tab-button")
-        self.ready()
-
-    def ready(self) -> None:
-        """Waits until the tab's own script runs and has put its settings back."""
         self.page.wait_for_selector("body.text-ready")
 
     @property
