@@ -98,7 +98,9 @@ def read_catalog(model: str, file: Path | None = None) -> tuple[Catalog, str]:
         if name not in {entry.name for entry in entries}:
             raise BadCatalog(str(file), 1, "visitors", f"entry {number + 1} is {name}, which is no model's name")
     for entry in own.entries:
-        found = [other for other in entries if other.name == entry.base and other.format != "gguf" and not other.base]
+        found = [
+            other for other in entries if other.name == entry.base and other.format in ("hf", "meta") and not other.base
+        ]
         if entry.base and not found:
             problem = f"of {entry.name} is {entry.base}, which is no model in Hugging Face or Meta's format here"
             raise BadCatalog(str(file), 1, "base", problem)

@@ -11,11 +11,11 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from llama_demo.errors import BadCatalog
 
-Format = Literal["gguf", "hf", "meta"]
+Format = Literal["gguf", "hf", "meta", "remote"]
 Access = Literal["open", "gated", "local"]
 _MOST_BYTES = 1_000_000
 _MOST_COUNT = 10**13
@@ -53,6 +53,12 @@ class Entry:
     path: Path | None = None
     base: str = ""
     """The entry that a LoRA adapter, which `path` or `repo` then is, belongs to; empty for whole models."""
+    base_url: str = ""
+    """Where another server runs it, behind OpenAI's API: the format is `remote` then, and there are no files."""
+    remote_model: str = ""
+    """What that server calls it."""
+    token_variable: str = ""
+    """The environment variable that holds the token for that server; empty where it wants none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "name": ("small letters, digits, dots, dashes", _matching(r"[a-z0-9][a-z0-9._-]{0,79}")),
     "title": _SENTENCE,
     "repo": ("OWNER/NAME on the Hub", _matching(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")),
-    "format": _one_of(*get_args(Format)),
+    "format": _one_of("gguf", "hf", "meta"),
     "access": _one_of("open", "gated"),
     "good_for": _SENTENCE,
     "licence": _SENTENCE,
@@ -100,7 +106,18 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "path": ("a file's or folder's path", _matching(r"[^\x00]{1,1000}")),
     "base": ("the name of a model", _matching(r"[a-z0-9][a-z0-9._-]{0,79}")),
     "adapter": ("a folder's path, or OWNER/NAME on the Hub", _matching(r"[^\x00]{1,1000}")),
+    "base_url": (
+        "the address of an OpenAI-compatible API, as http://HOST:PORT/v1, without a user, a token or a query",
+        _matching(r"https?://[A-Za-z0-9.\-\[\]:]{1,250}(/[A-Za-z0-9._~/\-]{0,200})?"),
+    ),
+    "remote_model": ("the model's name on that server", _matching(r"[^\x00-\x20\x7f]{1,200}")),
+    "token_variable": ("the name of an environment variable", _matching(r"[A-Za-z_]\w{0,99}")),
 }
+_REMOTE = (
+    *("name", "title", "good_for", "licence", "link", "parameters", "context_tokens"),
+    *("base_url", "remote_model", "token_variable"),
+)
+"""What an entry may say whose model another server runs."""
 _SHAPE = ("parameters", "layers", "kv_heads", "head_size")
 
 
@@ -164,6 +181,8 @@ class _Reader:
                 raise self._bad(self._line(field, number), field, f"is {str(value)[:60]!r}, but it must be {rule[0]}")
         if "adapter" in values or "base" in values:
             values = self._adapter(number, values)
+        if "base_url" in values or "remote_model" in values or "token_variable" in values:
+            values = self._remote(number, values)
         wanted = [field.name for field in fields(Entry) if field.default is MISSING]
         values = {"title": values.get("name"), "repo": "", "access": "open", "licence": "", "link": "", **values}
         for field in wanted:
@@ -173,6 +192,8 @@ class _Reader:
 
     def _placed(self, number: int, values: dict[str, Any]) -> dict[str, Any]:
         """The same with its path found; of a repository, everything must be known that nothing is downloaded for."""
+        if values["format"] == "remote":
+            return values
         if bool(values["repo"]) == ("path" in values):
             raise self._bad(self._start(number), "repo", "or path is needed, and not both")
         needed = ("parameters",) if values.get("base") else _SHAPE
@@ -197,6 +218,15 @@ class _Reader:
         if not is_repo:
             self._existing(number, place, "adapter")
         return {**others, "format": "hf", "repo" if is_repo else "path": place}
+
+    def _remote(self, number: int, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The same as that of a model without files; where nothing else is said, its name there is its name here."""
+        if "base_url" not in values:
+            raise self._bad(self._start(number), "base_url", "is missing: remote_model and token_variable belong to it")
+        for field in values:
+            if field not in _REMOTE:
+                raise self._bad(self._line(field, number), field, "has no place beside base_url")
+        return {"remote_model": values.get("name"), **values, "format": "remote"}
 
     def _existing(self, number: int, text: str, field: str = "path") -> Path:
         path = (self._path.parent / Path(text).expanduser()).resolve()

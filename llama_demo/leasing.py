@@ -13,6 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from llama_demo.engines.remote import RemoteServer
 from llama_demo.errors import LlamaDemoError
 from llama_demo.limits import Admission, Place
 from llama_demo.loading import LoadedModel
@@ -99,11 +100,23 @@ class Done(Generic[T]):
     value: T
 
 
-class Leasing:
-    """Seats on the models of one registry, behind one line."""
+def no_remote(_: str) -> RemoteServer | None:
+    """Every model runs here."""
+    return None
 
-    def __init__(self, registry: Registry[LoadedModel], admission: Admission, metrics: Metrics | None = None) -> None:
-        self._registry = registry
+
+class Leasing:
+    """Seats on the models of one registry, and on those that other servers run, behind one line."""
+
+    def __init__(
+        self,
+        registry: Registry[LoadedModel],
+        admission: Admission,
+        metrics: Metrics | None = None,
+        remote: Callable[[str], RemoteServer | None] = no_remote,
+    ) -> None:
+        """`remote` gives the server of a model that runs elsewhere."""
+        self._registry, self._remote = registry, remote
         self._admission = admission
         self.metrics = metrics or Metrics()
 
@@ -111,11 +124,15 @@ class Leasing:
         """Seconds between two updates of one request: longer as readers grow, so that all together stay affordable."""
         return min(SLOWEST_UPDATE_SECONDS, max(UPDATE_SECONDS, self._admission.active / UPDATES_PER_SECOND))
 
-    async def seat(self, model: str, stopper: Stopper) -> AsyncGenerator[LoadProgress | Waiting | Seat, None]:
+    async def seat(
+        self, model: str, stopper: Stopper
+    ) -> AsyncGenerator[LoadProgress | Waiting | Seat | RemoteServer, None]:
         """Where they apply, the place in the line and the load's progress, again and again, so that whoever reads can
-        leave; last the seat, which is given up when the generator is closed. No seat where `stopper` stops the wait.
+        leave; last the seat, or the server that runs the model, which is given up when the generator is closed. Neither
+        where `stopper` stops the wait.
 
-        Raises `Busy`, `TooManyRequests`, what `stopper` was ended with, and whatever loading the model raises.
+        Raises `Busy`, `TooManyRequests`, what `stopper` was ended with, and whatever loading the model raises, or
+        `RemoteUnavailable`.
         """
         place = self._admission.enter(stopper.visitor, stopper.end)
         seat: Seat | None = None
@@ -127,6 +144,14 @@ class Leasing:
                     break
                 yield Waiting(number, seconds)
                 await asyncio.sleep(self.update_seconds())
+            if (server := self._remote(model)) is not None:
+                async with aclosing(self._reach(server, stopper)) as steps:
+                    async for step in steps:
+                        timer = self._end_in_time(stopper) if step is server else None
+                        yield step
+                if stopper.error is not None:
+                    raise stopper.error
+                return
             ticket = self._registry.request(model)
             try:
                 while (lease := ticket.poll()) is None and not stopper.stopped:
@@ -144,6 +169,19 @@ class Leasing:
             if timer is not None:
                 timer.cancel()
             (seat or place).leave()
+
+    async def _reach(self, server: RemoteServer, stopper: Stopper) -> AsyncGenerator[LoadProgress | RemoteServer, None]:
+        """`server`, once it has been looked at where it is not known to be there. Raises `RemoteUnavailable`."""
+        if server.down is not None or server.found is None:
+            looking = asyncio.wrap_future(server.look())
+            looking.add_done_callback(_heard)
+            while not looking.done() and not stopper.stopped:
+                yield LoadProgress("connect")
+                await asyncio.wait([looking], timeout=self.update_seconds())
+            if looking.done():
+                looking.result()
+        if not stopper.stopped:
+            yield server
 
     def spend(self, visitor: Visitor, *, read: int, written: int, speed: Speed | None = None) -> None:
         """Counts a request's tokens, for its visitor and for all."""
@@ -167,6 +205,7 @@ class Leasing:
         """
         async with aclosing(self.seat(model, stopper)) as steps:
             async for step in steps:
+                assert not isinstance(step, RemoteServer), "what needs tokens is refused of those before"
                 if not isinstance(step, Seat):
                     yield step
                     continue

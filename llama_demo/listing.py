@@ -15,16 +15,16 @@ from llama_demo.devices import CPU
 from llama_demo.errors import BadCheckpoint, DoesNotFit, LlamaDemoError
 from llama_demo.fitting import Needs, helps, least
 from llama_demo.jobs import JobProgress
-from llama_demo.loading import ANALYSIS, LoadedModel, Loader
+from llama_demo.loading import ANALYSIS, REMOTE, LoadedModel, Loader
 from llama_demo.placement_plan import Plan
 from llama_demo.registry import Registry
 from llama_demo.settings import Settings
 from llama_demo.sheet import files_of
-from llama_demo.values import LoadProgress, ModelState
+from llama_demo.values import LoadProgress, ModelState, ResidentStatus
 
-Where = Literal["here", "download", "access", "too_large", "broken"]
-"""Runs here and now; runs here once it is downloaded; its repository lets nobody in unasked; more than any device has;
-or its files are no model."""
+Where = Literal["here", "download", "remote", "access", "too_large", "broken"]
+"""Runs here and now; runs here once it is downloaded; on another server; its repository lets nobody in unasked; more
+than any device has; or its files are no model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +100,26 @@ class Listing:
         """What is on the disk may have changed for `name`."""
         self._on_disk.pop(name, None)
 
+    def status(self, name: str) -> ResidentStatus:
+        """The registry's; of what another server runs, that server's."""
+        server = self._loader.remote(name)
+        if server is None:
+            return self._registry.status(name)
+        if server.down is not None:
+            return ResidentStatus(ModelState.FAILED, REMOTE, error=server.down)
+        if server.found is None:
+            return ResidentStatus(ModelState.LOADING, REMOTE, progress=LoadProgress("connect"))
+        return ResidentStatus(ModelState.READY, REMOTE, leases=server.active)
+
     def summary(self, entry: Entry) -> ModelSummary:
-        status = self._registry.status(entry.name)
+        status = self.status(entry.name)
         error: BaseException | None = status.error
         needs: Needs | None = None
         fits, device, size = False, CPU, 0
         try:
             plan = self._loader.plan(entry.name)
             fits, device, size = True, plan.device, plan.bytes
-            needs = self._needs(plan)
+            needs = self._needs(plan) if entry.format != "remote" else None
         except DoesNotFit as refused:
             device, size = refused.device, refused.needed_bytes
             needs = self._too_much(entry, refused)
@@ -163,6 +174,8 @@ class Listing:
         ]
 
     def _where(self, entry: Entry, *, fits: bool, known: bool) -> Where:
+        if entry.format == "remote":
+            return "remote"
         if not known:
             return "broken"
         if not fits:

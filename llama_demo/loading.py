@@ -20,6 +20,8 @@ from llama_demo.checkpoints.gguf_source import read_gguf
 from llama_demo.checkpoints.llama import Checkpoint, read_folder
 from llama_demo.devices import CPU
 from llama_demo.engines import Engine
+from llama_demo.engines.remote import RemoteServer
+from llama_demo.engines.remotes import Remotes
 from llama_demo.entry_files import read_config, wanted_files
 from llama_demo.entry_plans import Planner
 from llama_demo.errors import CacheNotWritable, DoesNotFit, LlamaDemoError, MissingPackage, Unsupported
@@ -40,6 +42,10 @@ ADAPTER_HEAD_ROOM_BYTES = 50_000_000
 """What an adapter's own batching takes beside its weights and its cache."""
 
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+REMOTE = "remote"
+"""The device of what another server runs."""
+
+_TOKEN_WORK = "each token's probabilities, classification and training, as another server runs it"
 _REQUIREMENTS = "pip install -r requirements.txt"
 
 
@@ -66,13 +72,20 @@ class LoadedModel:
 
 class Loader:
     """Loads entries by name. `budgets` are the bytes that models may take of each device; with `quantizes` a GPU may
-    hold them in 8 and 4 bits."""
+    hold them in 8 and 4 bits. `remotes` has the servers of the entries that run elsewhere."""
 
     def __init__(
-        self, settings: Settings, catalog: Catalog, budgets: Mapping[str, int], *, quantizes: bool = False
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        budgets: Mapping[str, int],
+        *,
+        quantizes: bool = False,
+        remotes: Remotes | None = None,
     ) -> None:
         self._settings = settings
         self.catalog = catalog
+        self._remotes = remotes
         self.planner = Planner(settings, budgets, quantizes=quantizes)
         self._cache = ModelCache(settings.cache_dir / "models")
         self._has_gpu = any(name != CPU for name in budgets)
@@ -84,6 +97,8 @@ class Loader:
     def plans(self, name: str) -> list[Plan]:
         """The best way to run `name`, on each of the devices that do equally well. Raises as `plan`."""
         entry = self.catalog.find(name.removesuffix(ANALYSIS))
+        if entry.format == "remote":
+            return [Plan("remote", "", (Share(REMOTE, 0, 0, 0),), 0)]
         if entry.base:
             return [self._adapter_plan(entry, base) for base in self.plans(entry.base)]
         if not name.endswith(ANALYSIS):
@@ -109,13 +124,20 @@ class Loader:
 
     def ways(self, name: str) -> list[Plan]:
         """Every way to run `name` here, best first; none where nothing fits. Raises `UnknownModel`."""
-        return self.planner.ways(self.catalog.find(name))
+        entry = self.catalog.find(name)
+        return self.plans(name) if entry.format == "remote" else self.planner.ways(entry)
+
+    def remote(self, name: str) -> RemoteServer | None:
+        """The server that runs `name`; None where it runs here."""
+        return self._remotes.find(name) if self._remotes is not None else None
 
     def reads_with(self, name: str) -> str:
         """The name under which the scores and features of `name` are leased: its own where its engine has them.
 
-        Raises `UnknownModel`."""
+        Raises `UnknownModel`, and `Unsupported` where it runs elsewhere."""
         entry = self.catalog.find(name)
+        if entry.format == "remote":
+            raise Unsupported(_TOKEN_WORK, entry.title)
         try:
             return name if entry.base or self.planner.best(entry).way != "openvino" else name + ANALYSIS
         except DoesNotFit:
@@ -126,6 +148,8 @@ class Loader:
         return choose_default(self.catalog.entries, has_gpu=self._has_gpu, is_ready=self._is_ready).name
 
     def _is_ready(self, entry: Entry) -> bool:
+        if entry.format == "remote":
+            return False
         try:
             self.plan(entry.name)
         except LlamaDemoError:
@@ -180,8 +204,9 @@ class Loader:
         """The files that `name` is read from, to be written in another form: fetched and converted first where they
         must be. Blocks; raises as `load`."""
         entry = self.catalog.find(name)
-        if entry.base:
-            raise Unsupported("being written in another form, as an adapter", name)
+        if entry.base or entry.format == "remote":
+            kind = "an adapter" if entry.base else "it runs on another server"
+            raise Unsupported(f"being written in another form, as {kind}", name)
         files = self._files(entry, _timed(report))
         if files.weights.is_file():
             return read_gguf(files.weights, files.tokenizer)

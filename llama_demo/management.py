@@ -43,6 +43,8 @@ class Management:
         `UnknownModel`, `DoesNotFit`, `Closing`.
         """
         self._shelf.offer(name)
+        if self._shelf.everything.find(name).format == "remote":
+            return
         with self._lock:
             if name in self._tickets:
                 return
@@ -65,10 +67,13 @@ class Management:
         self._registry.pin(name, pinned=pinned)
 
     def download(self, name: str) -> None:
-        """Begins to fetch the files of `name`, or goes on where it was cut off. Raises `UnknownModel`."""
+        """Begins to fetch the files of `name`, or goes on where it was cut off.
+
+        Raises `UnknownModel`, `InvalidParameter` where it has none."""
         entry = self._shelf.everything.find(name)
         if entry.path is not None or find_packaged(entry.package) is not None:
             return
+        _check_repository(entry)
         self.jobs.start(name, "download", partial(self._download, entry))
 
     def convert(self, name: str, to: Quantization = "q8_0") -> None:
@@ -104,9 +109,10 @@ class Management:
     def check_access(self, name: str) -> None:
         """Asks the Hub whether the repository of `name` may be downloaded now; the answer is kept.
 
-        Raises `UnknownModel`, `HubUnavailable`.
+        Raises `UnknownModel`, `InvalidParameter` where it is on no Hub, `HubUnavailable`.
         """
         entry = self._shelf.everything.find(name)
+        _check_repository(entry)
         try:
             hub.check_access(entry.repo)
         except AccessNeeded as refused:
@@ -152,3 +158,9 @@ class Management:
             with self._lock:
                 if self._tickets.get(name) is ticket:
                     del self._tickets[name]
+
+
+def _check_repository(entry: Entry) -> None:
+    """Raises `InvalidParameter` where the Hub has nothing of it."""
+    if not entry.repo:
+        raise InvalidParameter("name", entry.name, "a model with files on the Hub")

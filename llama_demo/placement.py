@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Way = Literal["batching", "split", "openvino"]
+Way = Literal["batching", "split", "openvino", "remote"]
 """transformers with continuous batching on one device; the layers shared out over several GPUs, one reply at a time;
 OpenVINO on the CPU."""
 

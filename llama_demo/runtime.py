@@ -18,6 +18,8 @@ from llama_demo.classify.adapter import is_adapter, merged
 from llama_demo.classify.service import Classification
 from llama_demo.credentials import ApiKeys, Users
 from llama_demo.devices import CPU, Device, read_cpu, read_gpus
+from llama_demo.engines.remote import Patience
+from llama_demo.engines.remotes import Remotes
 from llama_demo.errors import Closing, InvalidSetting, LlamaDemoError, MissingPackage
 from llama_demo.generation import Generation
 from llama_demo.leasing import Leasing
@@ -33,7 +35,7 @@ from llama_demo.settings import Settings
 from llama_demo.sheet import Sheet, files_of, read_sheet
 from llama_demo.sheet.tokens import Pieces, read_tokenizer, split
 from llama_demo.shelf import Shelf
-from llama_demo.values import LoadProgress, ModelState
+from llama_demo.values import LoadProgress, ModelState, ResidentStatus
 from llama_demo.visitors import Visitors
 
 MEMORY_SHARE = 0.8
@@ -67,7 +69,8 @@ class Runtime:
         self.budget_bytes = int(settings.memory_gb * 1e9) or int(read_cpu().free_bytes * MEMORY_SHARE)
         self._budgets = {CPU: self.budget_bytes, **_gpu_budgets(settings)}
         quantizes = util.find_spec("bitsandbytes") is not None
-        self._loader = Loader(settings, everything, self._budgets, quantizes=quantizes)
+        self._remotes = Remotes(everything.entries, os.environ, Patience())
+        self._loader = Loader(settings, everything, self._budgets, quantizes=quantizes, remotes=self._remotes)
         if not settings.model:
             self.default_model = self._loader.default()
         self.registry: Registry[LoadedModel] = Registry(
@@ -87,6 +90,7 @@ class Runtime:
             self._admission,
             log_prompts=settings.log_prompts,
             scores_with=self.reads_with,
+            remote=self._remotes.find,
             metrics=self.metrics,
         )
         self.classification = Classification(
@@ -111,6 +115,8 @@ class Runtime:
         """
         try:
             self.catalog.find(name)
+            if self._remotes.find(name) is not None:
+                return
             if self.registry.status(name).state in (ModelState.ABSENT, ModelState.FAILED):
                 self.management.load(name)
         except LlamaDemoError as error:
@@ -122,6 +128,10 @@ class Runtime:
     def models(self, *, everything: bool = False) -> list[ModelSummary]:
         """Every entry that visitors may choose, or `everything` the owner may, with its state."""
         return [self._summary(entry) for entry in self._shelf.seen_by(owner=everything).entries]
+
+    def status(self, name: str) -> ResidentStatus:
+        """The state of the model `name`, wherever it runs."""
+        return self._listing.status(name)
 
     def sheet(self, name: str, *, everything: bool = False) -> Sheet:
         """What `name` is, without its weights. Raises `UnknownModel`, `BadCheckpoint`."""
@@ -154,7 +164,7 @@ class Runtime:
 
     def refusal(self) -> LlamaDemoError | None:
         """None where a request would be accepted now, else the error that it would meet."""
-        status = self.registry.status(self.default_model)
+        status = self.status(self.default_model)
         if status.state is ModelState.FAILED and isinstance(status.error, LlamaDemoError):
             return status.error
         return self._admission.refusal()
@@ -177,6 +187,7 @@ class Runtime:
     def close(self) -> None:
         self.management.close()
         self.registry.close()
+        self._remotes.close()
 
     def __enter__(self) -> Runtime:
         return self

@@ -101,13 +101,13 @@ async def _stream(updates: AsyncGenerator[Any, None], *, show: bool) -> Completi
 def _public(completion: Completion) -> dict[str, Any]:
     """What `--json` prints: without the ids, which are for programs that have the model."""
     made = [
-        {"text": one.text, "finish": one.finish, "seed": one.seed, "tokens": len(one.ids)}
+        {"text": one.text, "finish": one.finish, "seed": one.seed, "tokens": one.new_tokens}
         for one in completion.continuations
     ]
     return {
         "model": completion.model,
         "prompt": completion.prompt,
-        "prompt_tokens": len(completion.prompt_ids),
+        "prompt_tokens": completion.prompt_tokens,
         "trimmed_tokens": completion.trimmed_tokens,
         "continuations": made,
     }

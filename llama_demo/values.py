@@ -80,7 +80,8 @@ class CompletionRequest:
     `prompt` is raw text, encoded as plain text after the model's own start of text (empty text is that start alone);
     or token ids, which are taken exactly as they are; or a conversation, whose next reply is the continuation.
     `as_chat` sends a text as a user's message through the chat template. `trim` lets a text or ids that are too long
-    for the context lose their beginning. With `named` each token comes with its name.
+    for the context lose their beginning. With `named` each token comes with its name; `top` asks for so many
+    alternatives of each, where another server gives them as it goes.
 
     Raises `InvalidParameter`, `InvalidUnicode`.
     """
@@ -92,6 +93,7 @@ class CompletionRequest:
     as_chat: bool = False
     trim: bool = False
     named: bool = False
+    top: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.prompt, str):
@@ -238,7 +240,7 @@ class ModelState(StrEnum):
     FAILED = "failed"
 
 
-LoadStep = Literal["wait", "download", "convert", "load", "warm_up"]
+LoadStep = Literal["wait", "download", "convert", "load", "warm_up", "connect"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +313,8 @@ ChatUpdate = LoadProgress | Waiting | Reply
 class Continuation:
     """One alternative so far. `logprobs` has a natural logarithm for each of `ids`; the last ids may not be in `text`:
     a stop string, or half a character, is left out. `finish` is None while it streams. `tokens`, where they were asked
-    for, are those of `ids`, and after them the model's end token where one ended it."""
+    for, are those of `ids`, and after them the model's end token where one ended it. Another server's tokens have no
+    ids: they are `counted`."""
 
     text: str
     ids: tuple[int, ...]
@@ -319,12 +322,18 @@ class Continuation:
     finish: FinishReason | None
     seed: int
     tokens: tuple[ScoredToken, ...] = ()
+    counted: int | None = None
+
+    @property
+    def new_tokens(self) -> int:
+        return len(self.ids) if self.counted is None else self.counted
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
     """All alternatives so far. `prompt` is as the model saw it, without the first `trimmed_tokens` of what was asked.
-    `speed` is of all alternatives together. `finished` once each of them has ended."""
+    `speed` is of all alternatives together. `finished` once each of them has ended. A prompt whose ids another server
+    keeps to itself has none here: it is `counted`, at the end."""
 
     model: str
     prompt: str
@@ -334,6 +343,15 @@ class Completion:
     continuations: tuple[Continuation, ...]
     speed: Speed | None
     finished: bool
+    counted: int | None = None
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.prompt_ids) if self.counted is None else self.counted
+
+    @property
+    def new_tokens(self) -> int:
+        return sum(one.new_tokens for one in self.continuations)
 
 
 CompletionUpdate = LoadProgress | Waiting | Completion

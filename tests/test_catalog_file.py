@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from llama_demo.catalog import read_catalog
 from llama_demo.catalog_file import read_catalog_file
 from llama_demo.errors import BadCatalog
 
@@ -146,3 +147,47 @@ def test_any_json_is_read_or_refused_with_a_line(entries: list[Any], tmp_path: P
     except BadCatalog as error:
         found = error
         assert 1 <= found.line <= path.read_text().count("\n") + 1
+
+
+FAR = {"name": "far", "good_for": "Elsewhere.", "base_url": "https://far.example:8000/v1"}
+
+
+def test_an_entry_may_be_a_server_and_its_model_has_the_same_name_where_none_is_said(tmp_path: Path) -> None:
+    plain, full = read_catalog_file(
+        written(
+            tmp_path,
+            toml(FAR, {**FAR, "name": "other", "remote_model": "org/Far-70B", "token_variable": "FAR_TOKEN"}),
+        )
+    ).entries
+    assert (plain.format, plain.base_url, plain.remote_model) == ("remote", FAR["base_url"], "far")
+    assert (full.remote_model, full.token_variable, full.path, full.repo) == ("org/Far-70B", "FAR_TOKEN", None, "")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"base_url": "far.example/v1"}, "base_url"),
+        ({"base_url": "file:///etc/passwd"}, "base_url"),
+        ({"base_url": "https://me:secret@far.example/v1"}, "base_url"),
+        ({"base_url": "https://far.example/v1?token=secret"}, "base_url"),
+        ({"base_url": "https://far.example/v1#x"}, "base_url"),
+        ({"base_url": "https://far.example/v1\r\nX: y"}, "base_url"),
+        ({"token_variable": "hf_abc def"}, "token_variable"),
+        ({"remote_model": "two words"}, "remote_model"),
+        ({"token": "secret"}, "token"),
+        ({"repo": "me/Mine"}, "repo"),
+        ({"format": "remote"}, "format"),
+        ({"path": "weights"}, "path"),
+        ({"base_url": None, "token_variable": "FAR_TOKEN"}, "base_url"),
+    ],
+)
+def test_a_servers_entry_that_cannot_be_is_refused(change: dict[str, Any], field: str, tmp_path: Path) -> None:
+    entry = {name: value for name, value in {**FAR, **change}.items() if value is not None}
+    assert bad(written(tmp_path, toml(entry))).field == field
+
+
+def test_no_adapter_is_put_on_a_servers_model(tmp_path: Path) -> None:
+    adapter = {"name": "mine", "adapter": "me/Adapter", "base": "far", "good_for": "Mine.", "parameters": 9}
+    with pytest.raises(BadCatalog) as caught:
+        read_catalog("", written(tmp_path, toml(FAR, adapter)))
+    assert caught.value.field == "base"

@@ -47,7 +47,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("limits", "credentials", "settings", "devices", "observe", "jobs", "table_lines"),
     ("budgets",),
     ("values", "messages", "visitors"),
-    ("classify_errors", "hub_errors", "model_errors", "push_errors", "visitor_errors", "api_errors", "file_errors"),
+    (
+        *("classify_errors", "hub_errors", "model_errors", "push_errors"),
+        *("visitor_errors", "api_errors", "file_errors", "remote_errors"),
+    ),
     ("errors",),
 )
 """From the top down. A module imports from the lines below its own, and never from a neighbour on its line."""
@@ -75,6 +78,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "pydantic": ("api",),
     "prometheus_client": ("metrics",),
     "httpx": ("bench",),
+    "openai": ("engines/remote",),
+    "httpx2": ("engines/remote", "hub"),
 }
 """Which parts may name a library: everything else goes through them."""
 

@@ -112,10 +112,13 @@ class ChatChunk(Head):
 
 
 class Model(BaseModel):
+    """`state` is an extension: `absent` until its first question, `ready`, or `failed` where it cannot answer now."""
+
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str
+    state: str
 
 
 class ModelList(BaseModel):

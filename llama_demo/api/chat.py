@@ -71,5 +71,5 @@ class Chat:
 
     def _tokens(self, one: Answer, start: int) -> ChatLogprobs | None:
         """An end token is none of the message's."""
-        written = one.tokens[start : len(one.continuation.ids)]
+        written = one.tokens[start : one.continuation.new_tokens]
         return chat_logprobs(list(written)) if self._logprobs else None

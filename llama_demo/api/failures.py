@@ -22,6 +22,7 @@ from llama_demo.api_errors import (
 )
 from llama_demo.errors import Busy, InvalidInput, InvalidParameter, LlamaDemoError, PromptTooLong, UnknownModel
 from llama_demo.observe import LOG
+from llama_demo.remote_errors import RemoteBusy
 from llama_demo.visitor_errors import TooManyRequests
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ _STATUS: dict[type[LlamaDemoError], tuple[int, str | None]] = {
     InvalidParameter: (400, "invalid_value"),
     Busy: (429, "rate_limit_exceeded"),
     TooManyRequests: (429, "rate_limit_exceeded"),
+    RemoteBusy: (429, "rate_limit_exceeded"),
 }
 """Status and code of an error, by its type."""
 

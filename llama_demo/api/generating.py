@@ -11,6 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from llama_demo.errors import Unsupported
 from llama_demo.generation import Stopper
 from llama_demo.generation.scoring import Source
 from llama_demo.values import Completion, CompletionRequest, Continuation, ScoredText, ScoredToken
@@ -40,8 +41,21 @@ class Ask:
 
     @property
     def scored(self) -> bool:
-        """The engines give the drawn token's probability alone as they go: all else is read once more at the end."""
+        """The engines here give the drawn token's probability alone as they go: all else is read once more at the end.
+        Another server gives what it gives as it goes."""
+        return self.request.top is None and self._has_scores
+
+    @property
+    def _has_scores(self) -> bool:
         return self.only_prompt or (self.top is not None and (self.top > 0 or self.echo))
+
+    def of_server(self, model: str) -> Ask:
+        """The same for a model that another server runs. Raises `Unsupported` for the probabilities of a prompt."""
+        if self.only_prompt or (self.echo and self.top is not None):
+            raise Unsupported("the probabilities of a prompt's tokens, as another server runs it", model)
+        if self.echo and not isinstance(self.request.prompt, str):
+            raise Unsupported("echo of token ids, as another server runs it", model)
+        return replace(self, request=replace(self.request, top=self.top))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +80,9 @@ class Answers:
 
 async def answer(runtime: Runtime, ask: Ask, model: str, visitor: Visitor) -> AsyncGenerator[Answers | None, None]:
     """The answers to one prompt, as they grow; None while there is nothing to show. Raises as `Generation` does."""
+    entry = runtime.catalog.find(model)
+    if entry.format == "remote":
+        ask = ask.of_server(entry.title)
     if ask.only_prompt:
         prompt = ask.request.prompt
         assert not ask.request.turns
@@ -138,8 +155,8 @@ def _answers(made: Completion, ask: Ask) -> Answers:
     before = made.prompt if ask.echo else ""
     return Answers(
         prompt=before,
-        prompt_tokens=len(made.prompt_ids),
-        new_tokens=sum(len(one.ids) for one in made.continuations),
+        prompt_tokens=made.prompt_tokens,
+        new_tokens=made.new_tokens,
         answers=tuple(Answer(before + one.text, one, visible(one)) for one in made.continuations),
         finished=made.finished and not ask.scored,
     )

@@ -72,7 +72,8 @@ class V1:
 
     def _model(self, name: str) -> Model:
         owner = self._runtime.catalog.find(name).repo.partition("/")[0]
-        return Model(id=name, created=self._started, owned_by=owner or "local")
+        state = str(self._runtime.status(name).state)
+        return Model(id=name, created=self._started, owned_by=owner or "local", state=state)
 
     async def _answer(
         self, asked: ChatRequest | CompletionsRequest, wanted: Chat | Completions, request: Request

@@ -1,4 +1,5 @@
-"""One request's tokens, on their way from the thread that owns the model to whoever reads them, blocking or async."""
+"""One request's tokens or pieces of text, on their way from the thread that makes them to whoever reads them, blocking
+or async."""
 
 from __future__ import annotations
 
@@ -7,11 +8,14 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
 
 from llama_demo.values import FinishReason, Token
 
+T = TypeVar("T")
 
-class TokenStream:
+
+class Stream(Generic[T]):
     """A single reader's queue that also carries the end and exceptions.
 
     The engine calls `put`, then `finish` or `fail`, once. The reader either iterates (blocking) or awaits `read`.
@@ -19,27 +23,27 @@ class TokenStream:
 
     def __init__(self, on_cancel: Callable[[], None]) -> None:
         self._on_cancel = on_cancel
-        self._tokens: deque[Token] = deque()
+        self._tokens: deque[T] = deque()
         self._changed = threading.Condition()
         self._wake: Callable[[], None] | None = None
         self._gathering = False
         self._error: BaseException | None = None
         self.finish_reason: FinishReason | None = None
-        self.end: Token | None = None
+        self.end: T | None = None
         """The model's own end token, where one ended it: it is not among the tokens."""
         self.steps = 0
         """Tokens the engine has made for this request so far: it stands still once the request is cancelled."""
 
     # The engine's side.
 
-    def put(self, tokens: Iterable[Token]) -> None:
+    def put(self, tokens: Iterable[T]) -> None:
         with self._changed:
             before = len(self._tokens)
             self._tokens.extend(tokens)
             self.steps += len(self._tokens) - before
             self._notify(wake=not self._gathering)
 
-    def finish(self, reason: FinishReason, end: Token | None = None) -> None:
+    def finish(self, reason: FinishReason, end: T | None = None) -> None:
         with self._changed:
             if not self.ended:
                 self.finish_reason, self.end = reason, end
@@ -68,7 +72,7 @@ class TokenStream:
         if not self.ended:
             self._on_cancel()
 
-    def __iter__(self) -> Iterator[Token]:
+    def __iter__(self) -> Iterator[T]:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._tokens or self.ended)
@@ -77,7 +81,7 @@ class TokenStream:
                 return
             yield from tokens
 
-    async def read(self, timeout_seconds: float, *, gather: bool = False) -> list[Token]:
+    async def read(self, timeout_seconds: float, *, gather: bool = False) -> list[T]:
         """All tokens there are, waiting for at least one; empty when the time is up or the stream has drained.
 
         With `gather` tokens do not end the wait: they pile up until the time is up or the stream ends, so that a
@@ -96,7 +100,7 @@ class TokenStream:
             self._wake = None
             return self._take()
 
-    def _take(self) -> list[Token]:
+    def _take(self) -> list[T]:
         tokens = list(self._tokens)
         self._tokens.clear()
         if not tokens and self._error is not None:
@@ -108,6 +112,9 @@ class TokenStream:
         if wake and self._wake is not None:
             self._wake()
             self._wake = None
+
+
+TokenStream = Stream[Token]
 
 
 def _wake_loop(loop: asyncio.AbstractEventLoop, ready: asyncio.Event) -> None:

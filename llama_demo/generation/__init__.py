@@ -10,10 +10,11 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
+from llama_demo.engines.remote import RemoteServer
 from llama_demo.errors import EmptyMessage
-from llama_demo.generation import completion, scoring
+from llama_demo.generation import completion, remote, scoring
 from llama_demo.generation.chat import ChatRequest, answer
-from llama_demo.leasing import Done, Leasing, Seat, Stopper
+from llama_demo.leasing import Done, Leasing, Seat, Stopper, no_remote
 from llama_demo.limits import Admission, Limits
 from llama_demo.loading import LoadedModel
 from llama_demo.metrics import Metrics
@@ -55,10 +56,12 @@ class Generation:
         *,
         log_prompts: bool = False,
         scores_with: Callable[[str], str] = _same,
+        remote: Callable[[str], RemoteServer | None] = no_remote,
         metrics: Metrics | None = None,
     ) -> None:
-        """`scores_with` gives the name under which a model's scores are leased."""
-        self._leasing = Leasing(registry, admission, metrics)
+        """`scores_with` gives the name under which a model's scores are leased, `remote` the server of one that runs
+        elsewhere."""
+        self._leasing = Leasing(registry, admission, metrics, remote)
         self._limits = limits
         self._log_prompts = log_prompts
         self._scores_with = scores_with
@@ -84,20 +87,25 @@ class Generation:
             request = ChatRequest(tuple(turns), self._limits.clamp(sampling), continue_last)
             async with aclosing(self._leasing.seat(model, stopper)) as steps:
                 async for step in steps:
-                    if not isinstance(step, Seat):
+                    if not isinstance(step, Seat | RemoteServer):
                         yield step
                         continue
-                    async with aclosing(self._replies(step.loaded, request, stopper, identity)) as replies:
+                    made = (
+                        remote.answer(step, request, stopper, self.update_seconds)
+                        if isinstance(step, RemoteServer)
+                        else answer(step.loaded, request, stopper, self.update_seconds)
+                    )
+                    async with aclosing(self._replies(made, request, stopper, identity)) as replies:
                         async for reply in replies:
                             yield reply
 
     async def _replies(
-        self, loaded: LoadedModel, request: ChatRequest, stopper: Stopper, identity: str
+        self, made: AsyncGenerator[Reply, None], request: ChatRequest, stopper: Stopper, identity: str
     ) -> AsyncGenerator[Reply, None]:
         reply: Reply | None = None
         try:
-            async with aclosing(answer(loaded, request, stopper, self.update_seconds)) as replies:
-                async for reply in replies:
+            async with aclosing(made):
+                async for reply in made:
                     if reply.finish is not None:
                         self._log_chat(identity, reply, request)
                     yield reply if stopper.error is None else replace(reply, finish=None)
@@ -117,10 +125,14 @@ class Generation:
             sampling = self._limits.clamp(request.sampling)
             async with aclosing(self._leasing.seat(model, stopper)) as steps:
                 async for step in steps:
-                    if not isinstance(step, Seat):
+                    if not isinstance(step, Seat | RemoteServer):
                         yield step
                         continue
-                    made = completion.complete(step.loaded, request, sampling, stopper, self.update_seconds)
+                    made = (
+                        remote.complete(step, request, sampling, stopper, self.update_seconds)
+                        if isinstance(step, RemoteServer)
+                        else completion.complete(step.loaded, request, sampling, stopper, self.update_seconds)
+                    )
                     async with aclosing(self._completions(made, stopper, identity)) as updates:
                         async for update in updates:
                             yield update
@@ -137,7 +149,7 @@ class Generation:
                     yield update
         finally:
             if update is not None:
-                read, written = len(update.prompt_ids), sum(len(one.ids) for one in update.continuations)
+                read, written = update.prompt_tokens, update.new_tokens
                 self._leasing.spend(stopper.visitor, read=read, written=written, speed=update.speed)
 
     async def score(
@@ -195,8 +207,8 @@ class Generation:
             "request=%s kind=completion model=%s prompt_tokens=%d new_tokens=%d finish=%s",
             identity,
             one_line(made.model),
-            len(made.prompt_ids),
-            sum(len(one.ids) for one in made.continuations),
+            made.prompt_tokens,
+            made.new_tokens,
             ",".join(one.finish or "" for one in made.continuations),
         )
         if self._log_prompts:

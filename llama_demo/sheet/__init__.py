@@ -44,7 +44,11 @@ class Sheet:
 def files_of(entry: Entry) -> Path | None:
     """The folder or the file of `entry` on this machine; None where it would have to be fetched."""
     path = entry.path or find_packaged(entry.package)
-    if path is None and (folder := hub.cached(entry.repo, wanted_files(entry), entry.revision)) is not None:
+    if (
+        path is None
+        and entry.repo
+        and (folder := hub.cached(entry.repo, wanted_files(entry), entry.revision)) is not None
+    ):
         path = folder / entry.file if entry.file else folder
     return path
 

@@ -132,7 +132,7 @@ class Completions:
         if not isinstance(update, Completion):
             return _side(note=_progress(update, words, "text.reading"))
         parts = [_part(one, finished=update.finished) for one in update.continuations]
-        started = any(one.ids for one in update.continuations)
+        started = update.new_tokens > 0
         return _side(
             note="" if started else words("text.reading"),
             parts=parts,
@@ -141,7 +141,8 @@ class Completions:
             trimmed=words("text.trimmed", count=update.trimmed_tokens) if update.trimmed_tokens else "",
             stats=stats_words(update, words),
             prompt=update.prompt,
-            prompt_ids=list(update.prompt_ids) if update.finished else None,
+            prompt_ids=list(update.prompt_ids) if update.finished and update.counted is None else None,
+            by_text=update.finished and update.counted is not None,
         )
 
 
@@ -182,14 +183,15 @@ def _side(**data: Any) -> View:
 
 def _part(one: Continuation, *, finished: bool) -> View:
     probability = math.exp(math.fsum(one.logprobs) / len(one.logprobs)) if one.logprobs else None
-    part = {"text": one.text, "finish": one.finish, "seed": one.seed, "count": len(one.ids), "probability": probability}
+    part: View = {"text": one.text, "finish": one.finish, "seed": one.seed, "count": one.new_tokens}
+    part["probability"] = probability
     return {**part, "ids": list(one.ids)} if finished else part
 
 
 def stats_words(made: Completion, words: Messages) -> str:
     """The line of figures: first token, speed, length, seed, and how it ended where that needs saying."""
     parts = []
-    tokens = sum(len(one.ids) for one in made.continuations)
+    tokens = made.new_tokens
     if made.speed is not None:
         parts.append(words("chat.first_token", seconds=f"{made.speed.first_token_seconds:.2f}"))
         if tokens > len(made.continuations):

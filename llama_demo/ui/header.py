@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from llama_demo.listing import ModelSummary
     from llama_demo.runtime import Runtime
 
-RUNNABLE = {"here": 0, "download": 1}
+RUNNABLE = {"here": 0, "remote": 0, "download": 1}
 """Where what can be chosen stands, and in which order; the rest is listed after it, and leads to the Models tab."""
 STATUS = '<span id="status-model"></span><span id="status-memory"></span><span id="status-profile"></span>'
 
@@ -67,7 +67,10 @@ def model_words(model: ModelSummary, words: Messages) -> str:
 
 def model_label(model: ModelSummary, words: Messages) -> str:
     """One line of the picker: the name, its size, and whether it runs here."""
-    return words("models.label", title=model.title, size=size(model.bytes), where=words(f"models.where_{model.where}"))
+    where = words(f"models.where_{model.where}")
+    if model.where == "remote":
+        return words("models.label_remote", title=model.title, where=where)
+    return words("models.label", title=model.title, size=size(model.bytes), where=where)
 
 
 def build_header(runtime: Runtime, wording: Wording) -> tuple[Any, Any]:

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from llama_demo.jobs import JobProgress
     from llama_demo.listing import DeviceMemory, Holder, ModelSummary
 
-GROUPS = {"here": ("here", "download"), "access": ("access",), "too_large": ("too_large",), "broken": ("broken",)}
+GROUPS = {
+    "here": ("here", "download"),
+    "remote": ("remote",),
+    "access": ("access",),
+    "too_large": ("too_large",),
+    "broken": ("broken",),
+}
 """The list's parts, and what is in each."""
 LOADING = (ModelState.DOWNLOADING, ModelState.LOADING)
 
@@ -96,11 +102,12 @@ def _state(model: ModelSummary, words: Messages) -> str:
 
 
 def _actions(model: ModelSummary, *, owner: bool) -> list[str]:
-    """Everybody may look at the sheet; the rest is the owner's."""
-    actions = ["sheet"]
+    """Everybody may look at the sheet; the rest is the owner's. Another server's models are that server's."""
+    is_remote = model.where == "remote"
+    actions = [] if is_remote else ["sheet"]
     if model.state is ModelState.READY:
         actions = ["use", *actions]
-    if not owner or model.state is ModelState.DRAINING:
+    if not owner or is_remote or model.state is ModelState.DRAINING:
         return actions
     if model.state in LOADING or (model.job is not None and model.job.error is None):
         return ["cancel", *actions]

@@ -117,7 +117,7 @@ def _reply_view(identity: str, reply: Reply, entry: Entry, words: Messages) -> V
         title=entry.title,
         used=used,
         room=reply.context_tokens,
-        context=words("chat.context", used=used, total=reply.context_tokens),
+        context=words("chat.context", used=used, total=reply.context_tokens) if reply.context_tokens else "",
         dropped=words("chat.dropped", count=reply.dropped_turns) if reply.dropped_turns else "",
     )
     if reply.finish is None:

@@ -161,7 +161,8 @@ function continued(asked, view) {
 
 function finish(asked, side) {
   const parts = side?.parts ?? [];
-  const whole = (one) => side.prompt_ids && one.ids && asked.prefix.length + one.text.length > asked.from;
+  const known = (one) => side.by_text || (side.prompt_ids && one.ids);
+  const whole = (one) => known(one) && asked.prefix.length + one.text.length > asked.from;
   const made = parts.map((one) => (whole(one) ? keep(asked, side, one) : null));
   if (parts.length > 1 && made.some(Boolean)) {
     cards.ids = made.map((branch) => branch?.id);

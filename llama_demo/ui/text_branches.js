@@ -27,7 +27,7 @@ function addBranch(branch) {
 
 function open(branch) {
   state.text = branch.text;
-  state.mark = branch.from < branch.text.length && branch.ids ? [branch.from, branch.text.length] : null;
+  state.mark = branch.from < branch.text.length && (branch.ids || branch.written) ? [branch.from, branch.text.length] : null;
   state.branch = branch.id;
   box.value = state.text;
   save();
@@ -35,19 +35,18 @@ function open(branch) {
   if (state.view === "tokens") begin(readTokens);
 }
 
+// What another server wrote has no ids: it is a text that goes on as a text.
 function keep(asked, side, one) {
   const { prefix, from, fresh } = asked;
+  const shared = { text: prefix + one.text, from, base: prefix.length, model: side.model, chat: asked.chat };
+  if (side.by_text) return addBranch({ ...shared, ids: null, start: 0, written: true });
   return addBranch({
-    text: prefix + one.text,
-    from,
-    base: prefix.length,
+    ...shared,
     ids: [...side.prompt_ids, ...one.ids],
     start: side.prompt_ids.length,
     head: fresh ? side.prompt_ids.length : asked.head,
     headText: fresh ? prefix.length : asked.headText,
     exact: one.finish !== "stop" || !stopList().length, // after a stop string the ids have more than the text
-    model: side.model,
-    chat: asked.chat,
   });
 }
 
