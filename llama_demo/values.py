@@ -81,7 +81,7 @@ class CompletionRequest:
     or token ids, which are taken exactly as they are; or a conversation, whose next reply is the continuation.
     `as_chat` sends a text as a user's message through the chat template. `trim` lets a text or ids that are too long
     for the context lose their beginning. With `named` each token comes with its name; `top` asks for so many
-    alternatives of each, where another server gives them as it goes.
+    alternatives of each, where another server gives them as it goes, and `echo` for its prompt as a part of the text.
 
     Raises `InvalidParameter`, `InvalidUnicode`.
     """
@@ -94,6 +94,7 @@ class CompletionRequest:
     trim: bool = False
     named: bool = False
     top: int | None = None
+    echo: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.prompt, str):

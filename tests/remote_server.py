@@ -220,10 +220,10 @@ def chat_logprobs(tokens: Sequence[tuple[str, float]]) -> dict[str, Any]:
     return {"content": [{**one, "top_logprobs": [one]} for one in made]}
 
 
-def text_logprobs(tokens: Sequence[tuple[str, float]]) -> dict[str, Any]:
+def text_logprobs(tokens: Sequence[tuple[str, float | None]]) -> dict[str, Any]:
     return {
         "tokens": [text for text, _ in tokens],
         "token_logprobs": [value for _, value in tokens],
-        "top_logprobs": [{text: value, "other": value - 1} for text, value in tokens],
+        "top_logprobs": [None if value is None else {text: value, "other": value - 1} for text, value in tokens],
         "text_offset": [0] * len(tokens),
     }

@@ -11,7 +11,6 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from llama_demo.errors import Unsupported
 from llama_demo.generation import Stopper
 from llama_demo.generation.scoring import Source
 from llama_demo.values import Completion, CompletionRequest, Continuation, ScoredText, ScoredToken
@@ -31,31 +30,26 @@ class Ask:
     """One prompt, and what is wanted of it.
 
     `top` is the number of alternatives a token, None for no log-probabilities at all. With `echo` the prompt is part of
-    the text; with `only_prompt` it is all of it.
+    the text; with `only_prompt` it is all of it. `by_server` for a model that another server runs.
     """
 
     request: CompletionRequest
     top: int | None = None
     echo: bool = False
     only_prompt: bool = False
+    by_server: bool = False
 
     @property
     def scored(self) -> bool:
         """The engines here give the drawn token's probability alone as they go: all else is read once more at the end.
         Another server gives what it gives as it goes."""
-        return self.request.top is None and self._has_scores
+        wanted = self.only_prompt or (self.top is not None and (self.top > 0 or self.echo))
+        return wanted and not self.by_server
 
-    @property
-    def _has_scores(self) -> bool:
-        return self.only_prompt or (self.top is not None and (self.top > 0 or self.echo))
-
-    def of_server(self, model: str) -> Ask:
-        """The same for a model that another server runs. Raises `Unsupported` for the probabilities of a prompt."""
-        if self.only_prompt or (self.echo and self.top is not None):
-            raise Unsupported("the probabilities of a prompt's tokens, as another server runs it", model)
-        if self.echo and not isinstance(self.request.prompt, str):
-            raise Unsupported("echo of token ids, as another server runs it", model)
-        return replace(self, request=replace(self.request, top=self.top))
+    def of_server(self) -> Ask:
+        """The same for a model that another server runs."""
+        request = replace(self.request, top=self.top, echo=self.echo or self.only_prompt)
+        return replace(self, request=request, by_server=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +74,9 @@ class Answers:
 
 async def answer(runtime: Runtime, ask: Ask, model: str, visitor: Visitor) -> AsyncGenerator[Answers | None, None]:
     """The answers to one prompt, as they grow; None while there is nothing to show. Raises as `Generation` does."""
-    entry = runtime.catalog.find(model)
-    if entry.format == "remote":
-        ask = ask.of_server(entry.title)
-    if ask.only_prompt:
+    if runtime.catalog.find(model).format == "remote":
+        ask = ask.of_server()
+    if ask.only_prompt and not ask.by_server:
         prompt = ask.request.prompt
         assert not ask.request.turns
         async with aclosing(_score(runtime, prompt, model, ask.top or 0, visitor)) as steps:
@@ -152,6 +145,8 @@ async def _score(
 
 
 def _answers(made: Completion, ask: Ask) -> Answers:
+    if ask.only_prompt:
+        return _echo_alone(made)
     before = made.prompt if ask.echo else ""
     return Answers(
         prompt=before,
@@ -160,6 +155,15 @@ def _answers(made: Completion, ask: Ask) -> Answers:
         answers=tuple(Answer(before + one.text, one, visible(one)) for one in made.continuations),
         finished=made.finished and not ask.scored,
     )
+
+
+def _echo_alone(made: Completion) -> Answers:
+    """Another server writes one token at least, which nobody has asked for."""
+    one = made.continuations[0]
+    tokens = one.tokens[: made.prompt_tokens]
+    text = "".join(token.text for token in tokens) if tokens else one.text
+    nothing = replace(one, text="", finish="length" if made.finished else None)
+    return Answers("", made.prompt_tokens, 0, (Answer(text, nothing, tokens),), finished=made.finished)
 
 
 def _prompt_alone(scored: ScoredText) -> Answers:

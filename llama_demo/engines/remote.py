@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_demo.catalog import Entry
-from llama_demo.engines.remote_messages import Ask, Piece, messages, parameters, read_piece
+from llama_demo.engines.remote_messages import Answered, Ask, Piece, messages, parameters, read_piece
 from llama_demo.engines.stream import Stream
 from llama_demo.errors import Closing, LlamaDemoError, Unsupported
 from llama_demo.observe import LOG
@@ -199,18 +199,19 @@ class RemoteServer:
 
     async def _read(self, chunks: Any, stream: TextStream, ask: Ask) -> FinishReason:
         finish: FinishReason | None = None
-        events = aiter(chunks)
+        answer, events = Answered(), aiter(chunks)
         while (chunk := await self._following(events, finish)) is not None:
             try:
                 piece = read_piece(chunk)
             except ValueError:
                 raise RemoteGarbled(self.entry.name) from None
-            if piece.text and not piece.tokens and ask.top is not None:
-                raise Unsupported("log-probabilities, as its server gives none", self.entry.title)
             finish = piece.finish or finish
+            answer.add(piece)
             stream.put([piece])
         if finish is None:
             raise RemoteLost(self.entry.name)
+        if (lacking := answer.lacks(ask)) is not None:
+            raise Unsupported(f"{lacking}, as its server gives none", self.entry.title)
         return finish
 
     async def _following(self, events: Any, finish: FinishReason | None) -> Any:

@@ -49,6 +49,29 @@ class Piece:
     finish: FinishReason | None = field(default=None, compare=False)
 
 
+class Answered:
+    """What has come of an ask, to see whether the server did all of it: many leave out what they do not know."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._tokens = self._prompt_tokens = 0
+
+    def add(self, piece: Piece) -> None:
+        self._text += piece.text
+        self._tokens += len(piece.tokens)
+        self._prompt_tokens = piece.prompt_tokens or self._prompt_tokens
+
+    def lacks(self, ask: Ask) -> str | None:
+        """What was asked for and has not come; None where nothing is missing."""
+        if ask.echo and isinstance(ask.source, str) and not self._text.startswith(ask.source):
+            return "echo"
+        if ask.top is not None and self._text and not self._tokens:
+            return "log-probabilities"
+        if ask.top is not None and ask.echo and self._tokens < self._prompt_tokens:
+            return "log-probabilities of a prompt"
+        return None
+
+
 def parameters(ask: Ask, model: str, *, has_extensions: bool) -> dict[str, Any]:
     """The arguments of the client's call. Raises `Unsupported`, `UnsupportedParameter` for what the server lacks."""
     sampling = ask.sampling

@@ -111,7 +111,13 @@ async def complete(
     started = time.monotonic()
     first = random.randrange(SEED_LIMIT) if sampling.seed is None else sampling.seed
     asks = [
-        Ask(_source(request), replace(sampling, seed=(first + index) % SEED_LIMIT), request.stops, top=request.top)
+        Ask(
+            _source(request),
+            replace(sampling, seed=(first + index) % SEED_LIMIT),
+            request.stops,
+            top=request.top,
+            echo=request.echo,
+        )
         for index in range(request.n)
     ]
     texts: list[_Text] = []
@@ -174,7 +180,7 @@ def _completion(
     )
     return Completion(
         model=server.entry.name,
-        prompt=request.prompt if isinstance(request.prompt, str) else "",
+        prompt=request.prompt if isinstance(request.prompt, str) and not request.echo else "",
         prompt_ids=(),
         trimmed_tokens=0,
         context_tokens=_context_tokens(server),

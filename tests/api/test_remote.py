@@ -210,13 +210,36 @@ def test_a_reader_who_leaves_ends_the_work_of_the_other_server(far: RemoteStand,
     assert far.heard[0].gone.wait(10)
 
 
-def test_what_needs_tokens_is_refused_by_name(far: RemoteStand, app: Served, client: OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="probabilities of a prompt"):
-        client.completions.create(model="far", prompt="Once", echo=True, logprobs=1, max_tokens=1)
-    with pytest.raises(openai.BadRequestError, match="echo of token ids"):
-        client.completions.create(model="far", prompt=[1, 2], echo=True, max_tokens=1)
-    assert client.completions.create(model="far", prompt="Once ", echo=True).choices[0].text == "Once " + TEXT
+def test_a_prompt_is_echoed_and_scored_by_the_other_server(far: RemoteStand, client: OpenAI) -> None:
+    def echoed(exchange: Exchange) -> None:
+        tokens = [("Once ", None), ("upon ", -0.5), ("a time", -1.5)]
+        exchange.piece("Once upon a time", "length", text_logprobs(tokens))
+        exchange.usage(2, 1)
+        exchange.end()
 
+    far.next(echoed)
+    asked: Any = {"model": "far", "echo": True, "logprobs": 1}
+    both = client.completions.create(**asked, prompt="Once upon ", max_tokens=1).choices[0]
+    assert both.text == "Once upon a time"
+    assert both.logprobs is not None
+    assert both.logprobs.token_logprobs == [None, -0.5, -1.5]
+    alone = client.completions.create(**asked, prompt=[5, 6], max_tokens=0)
+    assert (alone.choices[0].text, alone.usage and alone.usage.completion_tokens) == ("Once upon ", 0)
+    assert alone.choices[0].logprobs is not None
+    assert alone.choices[0].logprobs.tokens == ["Once ", "upon "]
+    assert [one.body["echo"] for one in far.heard] == [True, True]
+
+
+def test_what_the_other_server_leaves_out_is_refused_by_name(far: RemoteStand, client: OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="echo"):
+        client.completions.create(model="far", prompt="Once", echo=True)
+    with pytest.raises(openai.BadRequestError, match="log-probabilities"):
+        client.completions.create(model="far", prompt="Once", logprobs=1)
+    with pytest.raises(openai.BadRequestError, match="log-probabilities"):
+        client.chat.completions.create(model="far", messages=ASK, logprobs=True)
+
+
+def test_what_needs_tokens_is_refused_by_name(far: RemoteStand, app: Served, client: OpenAI) -> None:
     async def score() -> None:
         async for _ in app.runtime.generation.score("A text.", model="far", top_k=1):
             pass
