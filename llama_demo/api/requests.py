@@ -16,6 +16,7 @@ MAX_TOP_LOGPROBS = 20
 MAX_PROMPTS = 128
 _INT64 = 2**63
 _IGNORED = "Taken, and without effect."
+_NOT_ON_OPENVINO = "Refused where OpenVINO runs the model."
 
 _Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 _Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
@@ -53,8 +54,12 @@ class Asked(Strict):
     repetition_penalty: float | None = number(
         "repetition_penalty", "An extension: above 1, tokens of the prompt and the answer become less likely."
     )
-    presence_penalty: float | None = number("presence_penalty", "Off the logit of each token that the answer has.")
-    frequency_penalty: float | None = number("frequency_penalty", "The same, as often as the answer has the token.")
+    presence_penalty: float | None = number(
+        "presence_penalty", f"Off the logit of each token that the answer has. {_NOT_ON_OPENVINO}"
+    )
+    frequency_penalty: float | None = number(
+        "frequency_penalty", f"The same, as often as the answer has the token. {_NOT_ON_OPENVINO}"
+    )
     stream: bool | None = Field(None, description="Server-sent events as the answer grows; the last is `[DONE]`.")
     stream_options: StreamOptions | None = Field(None, description="Only with `stream`.")
     logit_bias: Annotated[None, Neutral("api.no_bias", {})] = None

@@ -43,7 +43,7 @@ class Engine(Protocol):
         """Starts a request and returns at once. The end token is not among the stream's tokens, but its `end`.
 
         A seed repeats its text exactly when alone. The caller keeps `len(ids) + max_new_tokens` within the context;
-        empty `ids` are refused with `ValueError`.
+        empty `ids` are refused with `ValueError`, a setting that cannot be honoured with `UnsupportedParameter`.
         """
 
     def score(self, ids: Sequence[int], top_k: int) -> Scores:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from llama_demo.api_errors import UnsupportedParameter
 from llama_demo.checkpoints.gguf import GGUFHeader, read_header
 from llama_demo.engines import Abilities
 from llama_demo.engines.ids import check_ids
@@ -120,9 +121,11 @@ class OpenVINOEngine:
     def generate(self, ids: Sequence[int], sampling: Sampling) -> TokenStream:
         """See `Engine.generate`. A continuation that would leave the context ends there, with `length`.
 
-        Raises `ValueError` for no ids or ids that are not the model's, `PromptTooLong`, `EngineCrashed`, `Closing`.
+        Raises `ValueError` for no ids or ids that are not the model's, `PromptTooLong`, `UnsupportedParameter` for
+        presence and frequency penalties, `EngineCrashed`, `Closing`.
         """
         check_ids(ids, self._vocab_size)
+        _check_penalties(sampling)
         room = self.context_tokens - len(ids)
         if room < 1:
             raise PromptTooLong(len(ids), self.context_tokens - 1)
@@ -202,13 +205,19 @@ class OpenVINOEngine:
         return EngineCrashed(self._name) if self._crashed else Closing()
 
 
+def _check_penalties(sampling: Sampling) -> None:
+    """OpenVINO has penalties of these names, but adds to a logit below 0 what it should take from it: a token that is
+    unlikely at first, and is written often, becomes the likeliest of all. Raises `UnsupportedParameter`."""
+    for name in ("presence_penalty", "frequency_penalty"):
+        if getattr(sampling, name) != 0.0:
+            raise UnsupportedParameter(name, "api.no_penalty")
+
+
 def _settings(sampling: Sampling, room: int) -> dict[str, float | int | bool]:
     """`sampling` as OpenVINO words it, for a request with `room` tokens left in its context."""
     settings: dict[str, float | int | bool] = {
         "max_new_tokens": min(sampling.max_new_tokens, room),
         "repetition_penalty": sampling.repetition_penalty,
-        "presence_penalty": sampling.presence_penalty,
-        "frequency_penalty": sampling.frequency_penalty,
         "do_sample": not sampling.greedy,
     }
     if sampling.greedy:

@@ -13,6 +13,7 @@ from openai import OpenAI
 from llama_demo import ui
 from llama_demo.api import routes
 from llama_demo.api.gate import gates
+from llama_demo.checkpoints.gguf import write_gguf
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
 from llama_demo.ui.tools import offer_tools
@@ -65,6 +66,15 @@ def serve(settings: Settings) -> Iterator[Served]:
 def served(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     cache = tmp_path_factory.mktemp("api-cache")
     yield from serve(Settings(model=str(tiny_folder), reproducible=True, cache_dir=cache))
+
+
+@pytest.fixture(scope="session")
+def served_by_openvino(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The same model as a GGUF file."""
+    folder = tmp_path_factory.mktemp("openvino")
+    file = folder / f"{MODEL}.gguf"
+    write_gguf(tiny_folder, file, to="f16")
+    yield from serve(Settings(model=str(file), reproducible=True, cache_dir=folder / "cache"))
 
 
 @pytest.fixture(scope="session")

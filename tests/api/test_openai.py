@@ -8,6 +8,7 @@ from typing import Any
 
 import openai
 import pytest
+from openai import OpenAI
 
 from tests.api.conftest import MODEL, Served
 
@@ -128,20 +129,30 @@ def test_an_echoed_prompt_is_scored_as_the_model_reads_it(client: Any, served: S
     assert told.logprobs.text_offset[:2] == [0, len(told.logprobs.tokens[0])]
 
 
+@pytest.mark.parametrize("app", ["served", "served_by_openvino"])
 def test_an_end_token_is_scored_too_so_that_echo_with_one_token_always_has_one_more(
-    client: Any, served: Served
+    app: str, request: pytest.FixtureRequest
 ) -> None:
     """Programs that score a prompt ask for one token and take it off the end."""
-    with served.runtime.registry.lease(MODEL) as loaded:
+    served: Served = request.getfixturevalue(app)
+    with served.runtime.registry.lease(served.runtime.reads_with(MODEL)) as loaded:
         tokenizer, engine = loaded.tokenizer, loaded.engine
         candidates = ([first, second] for first in range(3, 250) for second in range(3, 40))
-        ids = next(ids for ids in candidates if engine.score([*ids, 0], 1).top_ids[-1][0] in tokenizer.eos_ids)
-    asked = {"model": MODEL, "prompt": ids, "temperature": 0, "logprobs": 1, "echo": True}
-    got = client.completions.create(**asked, max_tokens=1)
+        scores, ids = next(
+            (scores, ids)
+            for ids in candidates
+            if (scores := engine.score([*ids, 0], 1)).top_ids[-1][0] in tokenizer.eos_ids
+        )
+    asked: Any = {"model": MODEL, "prompt": ids, "temperature": 0, "logprobs": 1, "echo": True}
+    got = OpenAI(base_url=served.v1, api_key="-", timeout=60).completions.create(**asked, max_tokens=1)
+    assert got.usage is not None
     assert got.usage.completion_tokens == 0
     assert got.choices[0].finish_reason == "stop"
-    assert len(got.choices[0].logprobs.tokens) == len(ids) + 1
-    assert got.choices[0].logprobs.tokens[-1] == "<|im_end|>"
+    told = got.choices[0].logprobs
+    assert told is not None
+    assert len(told.tokens) == len(ids) + 1
+    assert told.tokens[-1] == "<|im_end|>"
+    assert told.token_logprobs[-1] == pytest.approx(float(scores.top_logprobs[-1][0]), abs=1e-3)
 
 
 def test_prompts_come_as_texts_or_ids_one_or_several_and_are_answered_in_their_order(
@@ -181,6 +192,30 @@ def test_penalties_make_a_repeated_token_less_likely(client: Any) -> None:
     assert variety(frequency_penalty=2) > plain
     assert variety(extra_body={"repetition_penalty": 2.0}) > plain
     assert variety(frequency_penalty=-2) < plain
+
+
+@pytest.mark.parametrize("penalty", ["presence_penalty", "frequency_penalty"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_where_openvino_runs_the_model_two_penalties_are_refused_by_name_and_the_third_holds(
+    served_by_openvino: Served, penalty: str, stream: bool
+) -> None:
+    client: Any = OpenAI(base_url=served_by_openvino.v1, api_key="-", max_retries=0, timeout=60)
+    asked = {"model": MODEL, "max_tokens": 40, "temperature": 0}
+    for create, prompt in (
+        (client.completions.create, {"prompt": "1, 2, 3, 4,"}),
+        (client.chat.completions.create, {"messages": ASK}),
+    ):
+        with pytest.raises(openai.BadRequestError, match=f"^.*{penalty} cannot be honoured: OpenVINO") as caught:
+            create(**asked, **prompt, **{penalty: 0.5}, stream=stream)
+        assert (caught.value.param, caught.value.code) == (penalty, "unsupported_parameter")
+        create(**asked, **prompt, **{penalty: 0})
+    plain, varied = (
+        client.completions.create(
+            prompt="1, 2, 3, 4,", **asked, logprobs=0, extra_body={"repetition_penalty": by}
+        ).choices[0]
+        for by in (1.0, 2.0)
+    )
+    assert len(set(varied.logprobs.tokens)) > len(set(plain.logprobs.tokens))
 
 
 def test_extensions_of_other_servers_are_taken(client: Any) -> None:

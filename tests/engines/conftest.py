@@ -79,7 +79,13 @@ def make_tiny_openvino(folders: Folders) -> Engines:
     )
     analyst = OpenVINOAnalysis(file, name=folder.name, context_tokens=tiny.CONTEXT_TOKENS, reproducible=True)
     return Engines(
-        generator, analyst, lambda: load_folder(file.parent, gguf_file=file.name), TINY_PROMPT, True, 5e-3, 24
+        generator,
+        analyst,
+        lambda: load_folder(file.parent, gguf_file=file.name),
+        TINY_PROMPT,
+        exact=True,
+        tolerance=5e-3,
+        penalises=False,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llama_demo.api_errors import UnsupportedParameter
 from llama_demo.engines import Engine
 from llama_demo.engines.stream import TokenStream
 from llama_demo.errors import Closing
@@ -26,6 +28,7 @@ class Engines:
     """An engine under test with its reference: the same weights in transformers, in float32.
 
     `generator` and `analyst` are one object where an engine does both. `reference` gives the plain model.
+    `penalises` says that presence and frequency penalties are honoured: elsewhere they are refused.
     `exact` says that the engine computes in float32 itself, so that its texts and scores can be held to it closely;
     else `tolerance` is how far log-probabilities may be off on average.
     """
@@ -38,6 +41,7 @@ class Engines:
     tolerance: float = 1e-4
     tokens: int = 24
     """The length of the texts: shorter where the engine is slow."""
+    penalises: bool = True
 
     @property
     def greedy(self) -> Sampling:
@@ -127,6 +131,32 @@ def check_the_repetition_penalty_is_the_references(engines: Engines) -> None:
     made, unpenalised = ids_of(stream), ids_of(plain)
     assert made != unpenalised
     assert made == reference_greedy(engines, engines.prompt, len(made), repetition_penalty=1.7)
+
+
+def reference_penalised(engines: Engines, sampling: Sampling) -> list[int]:
+    """The likeliest token each time, after the penalties as OpenAI defines them: taken from the logits of the tokens
+    that were written already, whatever their sign; the prompt does not count."""
+    written: Counter[int] = Counter()
+    ids = list(engines.prompt)
+    for _ in range(sampling.max_new_tokens):
+        logits = reference_logprobs(engines, ids)[-1]  # one number less each: the order is the same
+        for token, times in written.items():
+            logits[token] -= sampling.presence_penalty + sampling.frequency_penalty * times
+        ids.append(int(logits.argmax()))
+        written[ids[-1]] += 1
+    return ids[len(engines.prompt) :]
+
+
+def check_presence_and_frequency_penalties_are_openais_or_refused(engines: Engines) -> None:
+    for penalties in ({"presence_penalty": 1.5}, {"frequency_penalty": 1.2}, {"frequency_penalty": -2.0}):
+        sampling = replace(engines.greedy, **penalties)
+        if engines.penalises:
+            made = ids_of(engines.generator.generate(engines.prompt, sampling))
+            assert made == reference_penalised(engines, sampling), f"{penalties} are others"
+        else:
+            with pytest.raises(UnsupportedParameter) as refused:
+                engines.generator.generate(engines.prompt, sampling)
+            assert [refused.value.name] == list(penalties)
 
 
 def check_cancel_ends_one_request_alone(engines: Engines) -> None:

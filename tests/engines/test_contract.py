@@ -68,6 +68,19 @@ class IgnoresPenalty(Broken):
         return self.engine.generate(ids, replace(sampling, repetition_penalty=1.0))
 
 
+class IgnoresPresence(Broken):
+    def generate(self, ids: Sequence[int], sampling: Sampling) -> TokenStream:
+        return self.engine.generate(ids, replace(sampling, presence_penalty=0.0))
+
+
+class CountsOnce(Broken):
+    """Takes the frequency penalty as the one for presence."""
+
+    def generate(self, ids: Sequence[int], sampling: Sampling) -> TokenStream:
+        once = sampling.presence_penalty + sampling.frequency_penalty
+        return self.engine.generate(ids, replace(sampling, presence_penalty=once, frequency_penalty=0.0))
+
+
 class PenalisesLess(Broken):
     def generate(self, ids: Sequence[int], sampling: Sampling) -> TokenStream:
         penalty = 1.0 + (sampling.repetition_penalty - 1.0) / 10
@@ -161,6 +174,8 @@ FAULTS: list[tuple[type[Broken], Check]] = [
     (IgnoresMinP, contract.check_settings_are_each_requests_own),
     (IgnoresPenalty, contract.check_the_repetition_penalty_is_the_references),
     (PenalisesLess, contract.check_the_repetition_penalty_is_the_references),
+    (IgnoresPresence, contract.check_presence_and_frequency_penalties_are_openais_or_refused),
+    (CountsOnce, contract.check_presence_and_frequency_penalties_are_openais_or_refused),
     (IgnoresCancel, contract.check_cancel_ends_one_request_alone),
     (DropsAToken, contract.check_greedy_is_the_references),
     (DropsAToken, contract.check_many_threads_are_all_served),

@@ -110,13 +110,18 @@ def test_log_probabilities_are_the_models_own_whatever_the_temperature(engine: O
 
 
 def test_the_end_token_ends_the_text_and_is_no_part_of_it(engine: OpenVINOEngine, model: Path) -> None:
-    whole = ids_of(engine.generate(PROMPT, GREEDY))
+    tokens = list(engine.generate(PROMPT, GREEDY))
+    whole = ids_of(tokens)
     at = next(index for index, token in enumerate(whole) if index > 3 and token not in whole[:index])
     with_end = start(model, eos_ids={EOS_ID, whole[at]})
     try:
         stream = with_end.generate(PROMPT, GREEDY)
         assert ids_of(stream) == whole[:at]
         assert stream.finish_reason == "stop"
+        assert stream.end is not None
+        assert stream.end.id == whole[at]
+        # The first text may have read a kept prefix, which the fast profile rounds.
+        assert stream.end.logprob == pytest.approx(tokens[at].logprob, abs=0.5)
     finally:
         with_end.close()
 

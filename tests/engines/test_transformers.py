@@ -62,11 +62,14 @@ def test_a_seeded_text_among_others_is_the_one_it_is_alone(start: Start) -> None
 
 def test_an_end_token_ends_the_text_and_is_not_part_of_it(start: Start) -> None:
     greedy = Sampling(20, temperature=0.0)
-    text = ids_of(start().generate(PROMPT, greedy))
+    tokens = list(start().generate(PROMPT, greedy))
+    text = [token.id for token in tokens]
     end = next(place for place in range(3, 20) if text[place] not in text[:place])
     stream = start(eos_ids={text[end]}).generate(PROMPT, greedy)
     assert ids_of(stream) == text[:end]
     assert (stream.finish_reason, stream.steps) == ("stop", end)
+    assert stream.end is not None
+    assert (stream.end.id, stream.end.logprob) == (text[end], pytest.approx(tokens[end].logprob, abs=1e-4))
 
 
 def test_what_the_context_has_no_room_for_is_refused_or_cut(start: Start) -> None:
