@@ -12,7 +12,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import util
@@ -33,6 +32,7 @@ from benchmarks.results import (
     findings,
     table,
 )
+from benchmarks.running import ROOT, environment, running_app
 from benchmarks.servers import HOST, NotStarted, end_in_order, free_port, started
 from benchmarks.workload import CROWDS, NEW_TOKENS, rounds_for
 from llama_demo import bench, prompts
@@ -42,7 +42,6 @@ from llama_demo.errors import LlamaDemoError
 from llama_demo.tokenizer import Tokenizer
 from llama_demo.values import turns_from
 
-ROOT = Path(__file__).parent.parent
 REPEATS = 5
 """Conversations, for the cost of a next turn."""
 TIMEOUT_SECONDS = 600.0
@@ -57,10 +56,6 @@ class Bench:
     files: Embedded
     llama_cpp_python: Path | None
     vllm_python: Path | None
-
-    def environment(self, **more: str) -> dict[str, str]:
-        """Nothing is fetched meanwhile, and nothing reported to anybody."""
-        return {**os.environ, "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False", **more}
 
     def crowd(self, url: str, *, one_at_a_time: bool = False, probe: str = "", **options: Any) -> dict[int, Figures]:
         """Warms a server up, then measures every crowd on it, with prompts it has not seen.
@@ -91,22 +86,9 @@ class Bench:
 
 
 def measure_app(setup: Bench, results: Results) -> None:
-    port = free_port()
-    with tempfile.TemporaryDirectory() as cache:
-        command: list[str | Path] = [
-            sys.executable,
-            ROOT / "app.py",
-            "--host",
-            HOST,
-            "--port",
-            str(port),
-            "--cache-dir",
-            cache,
-        ]
-        url = f"http://{HOST}:{port}"
-        with started(command, ready_url=url, environment=setup.environment(), folder=ROOT):
-            results.reports[APP] = setup.crowd(url, probe="/health")
-            results.next_turn_ratios[APP] = asyncio.run(_next_turn(setup, url)).ratio
+    with running_app() as (url, _):
+        results.reports[APP] = setup.crowd(url, probe="/health")
+        results.next_turn_ratios[APP] = asyncio.run(_next_turn(setup, url)).ratio
 
 
 async def _next_turn(setup: Bench, url: str) -> NextTurn:
@@ -127,7 +109,7 @@ def measure_engine(setup: Bench, results: Results) -> None:
         "--new-tokens",
         str(setup.new_tokens),
     ]
-    found = _answer([*command, "--repeats", str(REPEATS), "--visitors", *crowds], setup)
+    found = _answer([*command, "--repeats", str(REPEATS), "--visitors", *crowds])
     results.reports[ENGINE] = dict(zip(setup.crowds, found["reports"], strict=True))
     results.next_turn_ratios[ENGINE] = NextTurn(**found["next_turn"]).ratio
 
@@ -146,7 +128,7 @@ def measure_llama_cpp(setup: Bench, results: Results) -> None:
         "threads": os.cpu_count(),
     }
     script = Path(__file__).with_name("llama_cpp_alone.py")
-    results.llama_cpp_requests += _answer([setup.llama_cpp_python, script], setup, json.dumps(order))
+    results.llama_cpp_requests += _answer([setup.llama_cpp_python, script], json.dumps(order))
     firsts = [request["first_seconds"] for request in results.llama_cpp_requests]
     results.reports[LLAMA_CPP] = {
         1: {
@@ -173,8 +155,8 @@ def measure_vllm(setup: Bench, results: Results) -> None:
     ]
     command += ["--host", HOST, "--port", str(port)]
     command += ["--max-model-len", "2048", "--dtype", "bfloat16"]
-    environment = setup.environment(VLLM_TARGET_DEVICE="cpu", VLLM_CPU_KVCACHE_SPACE="1", VLLM_NO_USAGE_STATS="1")
-    results.reports[VLLM] = _measure_openai(setup, command, port, environment)
+    own = environment(VLLM_TARGET_DEVICE="cpu", VLLM_CPU_KVCACHE_SPACE="1", VLLM_NO_USAGE_STATS="1")
+    results.reports[VLLM] = _measure_openai(setup, command, port, own)
 
 
 def measure_serve(setup: Bench, results: Results) -> None:
@@ -191,7 +173,7 @@ def measure_serve(setup: Bench, results: Results) -> None:
         "bfloat16",
     ]
     command += ["--device", "cpu", "--host", HOST, "--port", str(port)]
-    results.reports[SERVE] = _measure_openai(setup, command, port, setup.environment())
+    results.reports[SERVE] = _measure_openai(setup, command, port, environment())
 
 
 def _measure_openai(
@@ -206,11 +188,11 @@ def measure_usual_space(setup: Bench, results: Results) -> None:
     port = free_port()
     command: list[str | Path] = [sys.executable, "-m", "benchmarks.usual_space", setup.files.hugging_face, str(port)]
     url = f"http://{HOST}:{port}"
-    with started(command, ready_url=url, environment=setup.environment(), folder=ROOT):
+    with started(command, ready_url=url, environment=environment(), folder=ROOT):
         results.reports[USUAL] = setup.crowd(url, one_at_a_time=True)
 
 
-def _answer(command: Sequence[str | Path], setup: Bench, given: str = "") -> Any:
+def _answer(command: Sequence[str | Path], given: str = "") -> Any:
     """The JSON that a command prints last. Raises `NotStarted` with its last words."""
     try:
         done = subprocess.run(
@@ -219,7 +201,7 @@ def _answer(command: Sequence[str | Path], setup: Bench, given: str = "") -> Any
             capture_output=True,
             text=True,
             cwd=ROOT,
-            env=setup.environment(),
+            env=environment(),
             timeout=TIMEOUT_SECONDS,
             check=True,
         )

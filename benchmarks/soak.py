@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 import tempfile
 import threading
@@ -23,13 +22,13 @@ import psutil
 
 from benchmarks.embedded import prepare
 from benchmarks.results import Finding
+from benchmarks.running import ROOT, environment
 from benchmarks.servers import HOST, end_in_order, free_port, memory_bytes, started
 from llama_demo import bench, prompts
 from llama_demo.engines.openvino_messages import BLOCK_TOKENS
 from llama_demo.tokenizer import Tokenizer
 from llama_demo.values import turns_from
 
-ROOT = Path(__file__).parent.parent
 SAMPLE_SECONDS = 2.0
 SHOWN = 10
 
@@ -102,8 +101,7 @@ def main() -> int:
     url = f"http://{HOST}:{port}"
     with tempfile.TemporaryDirectory() as cache:
         command = [sys.executable, "-m", "benchmarks.soak_server", str(port), cache]
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
-        with started(command, ready_url=url, environment=environment, folder=ROOT) as process:
+        with started(command, ready_url=url, environment=environment(), folder=ROOT) as process:
             empty_bytes = memory_bytes(process)
             bench.run(bench.BenchPlan(url, max_new_tokens=2, first_prompt=given.chats))
             sampler = Sampler(process, url, given.new_tokens)

@@ -7,39 +7,24 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 from benchmarks.results import Finding
-from benchmarks.servers import HOST, end_in_order, free_port, started
+from benchmarks.running import running_app
+from benchmarks.servers import end_in_order
 from llama_demo import bench
 from llama_demo.bench_client import Ask, new_http
 
-ROOT = Path(__file__).parent.parent
 TIMEOUT_SECONDS = 120.0
 
 
 def measure(cache: Path) -> tuple[float, float]:
     """Seconds from the start to the page, and to the first token of a visitor who asks at once."""
-    port = free_port()
-    url = f"http://{HOST}:{port}"
-    command: list[str | Path] = [
-        sys.executable,
-        ROOT / "app.py",
-        "--host",
-        HOST,
-        "--port",
-        str(port),
-        "--cache-dir",
-        cache,
-    ]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     begun = time.perf_counter()
-    with started(command, ready_url=url, environment=environment, folder=ROOT):
+    with running_app(cache=cache) as (url, _):
         page_seconds = time.perf_counter() - begun
         return page_seconds, asyncio.run(_first_token(url, begun))
 

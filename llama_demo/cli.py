@@ -97,6 +97,7 @@ def _add_download_arguments(command: argparse.ArgumentParser, words: Messages) -
 
 def _add_bench_arguments(command: argparse.ArgumentParser, words: Messages) -> None:
     command.add_argument("url", help=words("cli.bench_url"))
+    command.add_argument("--api", action="store_true", help=words("cli.bench_api"))
     command.add_argument("--visitors", type=int, default=1, help=words("cli.bench_visitors"))
     command.add_argument("--rounds", type=int, default=1, help=words("cli.bench_rounds"))
     command.add_argument("--max-new-tokens", type=int, default=64, dest="tokens", help=words("cli.bench_tokens"))
@@ -153,6 +154,7 @@ def _bench(parsed: argparse.Namespace, _: Settings, words: Messages) -> int:
         visitors=parsed.visitors,
         rounds=parsed.rounds,
         max_new_tokens=parsed.tokens,
+        protocol="openai" if parsed.api else "gradio",
         tokenizer=parsed.tokenizer,
         probe="/health",
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from llama_demo.errors import PortInUse
@@ -54,22 +56,35 @@ def launch(page: Any, runtime: Runtime) -> None:
     from llama_demo.ui.tools import offer_tools
 
     os.environ["FORWARDED_ALLOW_IPS"] = runtime.settings.trusted_proxies
-    page.launch(
-        server_name=runtime.settings.host,
-        server_port=runtime.settings.port,
-        share=runtime.settings.share,
-        ssr_mode=False,
-        prevent_thread_lock=True,
-        quiet=True,
-        mcp_server=True,
-        app_kwargs={
-            "routes": [*routes(runtime), *owner_routes(runtime), metrics_route(runtime)],
-            "middleware": gates(runtime),
-        },
-        **ui.launch_options(runtime),
-    )
+    with _said_in_the_log():
+        page.launch(
+            server_name=runtime.settings.host,
+            server_port=runtime.settings.port,
+            share=runtime.settings.share,
+            ssr_mode=False,
+            prevent_thread_lock=True,
+            quiet=True,
+            mcp_server=True,
+            app_kwargs={
+                "routes": [*routes(runtime), *owner_routes(runtime), metrics_route(runtime)],
+                "middleware": gates(runtime),
+            },
+            **ui.launch_options(runtime),
+        )
     bound_connections(page.server)
     offer_tools(page)
+
+
+@contextmanager
+def _said_in_the_log() -> Iterator[None]:
+    """Gradio prints some things however quiet it is to be: our own output is the address, and nothing before it."""
+    said = io.StringIO()
+    try:
+        with redirect_stdout(said):
+            yield
+    finally:
+        for line in filter(None, map(str.strip, said.getvalue().splitlines())):
+            LOG.info("gradio: %s", line)
 
 
 def quieten_gradio() -> None:

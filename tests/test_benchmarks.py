@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import completion
-from benchmarks.results import APP, ENGINE, LLAMA_CPP, USUAL, VLLM, Finding, Results, findings, table
+from benchmarks import completion, fairness, load
+from benchmarks.results import APP, ENGINE, LLAMA_CPP, USUAL, VLLM, Figures, Finding, Results, findings, table
 from benchmarks.soak import Sample, blocks_for_each
 from benchmarks.soak import findings as soak_findings
 from llama_demo.engines.openvino_messages import BLOCK_TOKENS
@@ -100,3 +100,31 @@ def test_no_text_of_the_benchmark_begins_as_another_and_every_id_is_the_embedded
     texts = [completion._text(number, 1000) for number in range(-3, 40)]
     assert len({text[:1] for text in texts}) == len(texts)
     assert all(0 < number < 49_152 for text in texts for number in text)
+
+
+def test_a_load_is_told_by_its_doors_with_what_was_lost_and_beside_the_peer_at_the_same_door() -> None:
+    figures: dict[int, Figures] = {16: {"per_second": 800.0, "failures": 0}, 64: {"per_second": 640.0, "failures": 3}}
+    results = Results(reports={load.PAGE: figures, load.V1: figures, VLLM: {16: {"per_second": 500.0}}})
+    found = {finding.words: finding for finding in load.findings(results, (16, 64), [])}
+    kept, lost = found[f"{load.V1}: tokens a second, 64 visitors over 16"], found[f"{load.PAGE}: 64 visitors, lost"]
+    assert (kept.value, kept.met, lost.value, lost.met) == (0.8, False, 3, False)
+    over = [finding for words, finding in found.items() if "vLLM" in words]
+    assert [(finding.value, finding.met) for finding in over] == [(1.6, True), (None, None)]
+
+
+@pytest.mark.parametrize(("last", "met"), [(1_040_000_000, True), (1_060_000_000, False)])
+def test_memory_under_load_is_compared_with_what_it_was_after_three_minutes(last: int, met: bool) -> None:
+    sizes = ((1.0, 500_000_000), (3.1, 1_000_000_000), (20.0, 1_200_000_000), (30.2, last))
+    samples = [load.Sample(minutes, size, 128, 0) for minutes, size in sizes]
+    found = {finding.words: finding for finding in load.findings(Results(), (), samples)}
+    assert found["grown meanwhile, %"].met is met
+    assert found["requests meanwhile"].value == 512
+    short = load.findings(Results(), (), samples[:2])
+    assert next(finding for finding in short if finding.words.startswith("grown")).met is None
+
+
+def test_a_wait_beside_another_visitor_is_held_to_twice_the_idle_one_and_a_step() -> None:
+    waits = fairness.Waits(idle=[0.1, 0.2, 0.3], beside=[0.2, 0.3, 0.5], steps=[0.05])
+    *_, median, slowest = fairness.findings("public", waits)
+    assert median.at_most == pytest.approx(450)
+    assert [(finding.value, finding.met) for finding in (median, slowest)] == [(300, True), (500, False)]

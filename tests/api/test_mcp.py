@@ -13,8 +13,12 @@ from mcp import ClientSession
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 
+from llama_demo import ui
+from llama_demo.serve import launch
 from tests.api.conftest import MODEL, Served
 from tests.api.test_guard import page, users  # noqa: F401 (fixtures)
+from tests.ports import free_port
+from tests.ui.scripted import scripted
 
 
 def session(
@@ -106,6 +110,19 @@ def test_a_call_that_fails_says_why_in_a_sentence(
     assert failed
     assert words in text
     assert "Traceback" not in text
+
+
+def test_what_gradio_says_of_it_at_the_start_is_in_the_log_and_not_before_our_own_words(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llama_demo.observe.LOG.propagate", True)
+    runtime = scripted(port=free_port())
+    built = ui.build(runtime)
+    with caplog.at_level("INFO", logger="llama_demo"):
+        launch(built, runtime)
+    built.close(verbose=False)
+    assert capsys.readouterr().out == ""
+    assert f"{built.local_url}gradio_api/mcp/" in caplog.text
 
 
 def test_the_older_transport_is_there_too(served: Served) -> None:

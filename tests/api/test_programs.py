@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from llama_demo import cli
 from tests import tiny
 from tests.api.conftest import MODEL, Served
 
@@ -92,3 +93,13 @@ def test_lm_eval_gets_the_log_likelihoods_of_its_own_hf_model(
     assert len(own) == 3 * len(rows)
     assert [value for value, _ in local] == pytest.approx([value for value, _ in own], abs=1e-3)
     assert [greedy for _, greedy in local] == [greedy for _, greedy in own]
+
+
+@pytest.mark.parametrize("door", [[], ["--api"]], ids=["page", "v1"])
+def test_bench_measures_the_page_and_the_api(
+    served: Served, door: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["bench", served.address, "--visitors", "2", "--rounds", "2", "--max-new-tokens", "4", "--json"]
+    assert cli.main([*command, *door]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["requests"], report["failures"], report["probe_failures"]) == (4, 0, 0)
