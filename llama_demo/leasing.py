@@ -153,11 +153,14 @@ class Leasing:
                     raise stopper.error
                 return
             ticket = self._registry.request(model)
+            waited = False
             try:
                 while (lease := ticket.poll()) is None and not stopper.stopped:
+                    waited = True
                     yield ticket.progress
                     await asyncio.sleep(self.update_seconds())
                 if lease is not None:
+                    self.metrics.lease(waited=waited)
                     seat = Seat(place, lease)
                     timer = self._end_in_time(stopper)
                     yield seat

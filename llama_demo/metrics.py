@@ -65,6 +65,12 @@ class Metrics:
             buckets=_PER_TOKEN,
             registry=self._registry,
         )
+        self._leases = Counter(
+            "llama_demo_model_leases",
+            "Requests that found their model in memory, and those that had to wait for it.",
+            ["found"],
+            registry=self._registry,
+        )
         self._tokens = Counter("llama_demo_tokens", "Tokens read and written.", ["kind"], registry=self._registry)
 
     def watch(self, levels: Callable[[], Levels]) -> None:
@@ -89,6 +95,9 @@ class Metrics:
 
     def error(self, error: BaseException) -> None:
         self._errors.labels(type(error).__name__).inc()
+
+    def lease(self, *, waited: bool) -> None:
+        self._leases.labels("absent" if waited else "ready").inc()
 
     def tokens(self, *, read: int, written: int, speed: Speed | None = None) -> None:
         """What one request took; `speed` where it was measured."""

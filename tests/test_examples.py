@@ -5,6 +5,8 @@ What sets the project up (`dev.py`) is not among them: it would install it anew.
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import re
 import subprocess
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
 
 from llama_demo.ui.classify_train import sample
 from tests.checkpoints import meta_model
@@ -84,3 +88,15 @@ def test_a_command_of_a_document_does_what_it_says(
     )
     assert done.returncode == 0, f"{page}: {done.stderr}"
     assert done.stdout.strip() or done.stderr.strip()
+
+
+def test_what_assistants_are_given_leads_to_the_tools(app: App) -> None:
+    async def tools(url: str) -> set[str]:
+        async with streamable_http_client(url) as (reads, writes, _), ClientSession(reads, writes) as session:
+            await session.initialize()
+            return {tool.name for tool in (await session.list_tools()).tools}
+
+    (given,) = blocks("docs/api.md", "json")
+    (server,) = json.loads(given)["mcpServers"].values()
+    found = asyncio.run(tools(server["url"].replace(PRINTED, app.address)))
+    assert found == {"chat", "generate", "score", "classify"}

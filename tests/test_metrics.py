@@ -63,6 +63,15 @@ def test_an_error_counts_by_its_kind_and_who_leaves_is_no_error(make: Callable[.
     assert found["llama_demo_requests_total", "left", "chat"] == 1
 
 
+def test_a_model_that_was_in_memory_is_told_from_one_that_had_to_be_waited_for(make: Callable[..., World]) -> None:
+    world = make()
+    for _ in range(3):
+        world.reply()
+    found = read(world.metrics)
+    assert found["llama_demo_model_leases_total", "absent"] == 1
+    assert found["llama_demo_model_leases_total", "ready"] == 2
+
+
 def test_what_others_know_is_read_when_it_is_asked_for() -> None:
     metrics = Metrics()
     levels = Levels(3, 5, 2, (("CPU", 700, 8000),), (("ready", 1),))
