@@ -19,7 +19,6 @@ import pytest
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
-from llama_demo.ui.classify_train import sample
 from tests.checkpoints import meta_model
 from tests.test_app import App
 
@@ -58,8 +57,7 @@ def app(tmp_path_factory: pytest.TempPathFactory, embedded_gguf: Path) -> Iterat
 def test_the_examples_of_a_document_run_one_after_the_other(
     page: str, app: App, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    examples = [dict(zip(("text", "label"), line.split("\t"), strict=True)) for line in sample().splitlines()]
-    names: dict[str, Any] = {"examples": examples}
+    names: dict[str, Any] = {}
     for example in blocks(page, "python"):
         capsys.readouterr()
         exec(example.replace(PRINTED, app.address), names)
