@@ -28,6 +28,7 @@ from llama_demo.errors import CacheNotWritable, DoesNotFit, LlamaDemoError, Miss
 from llama_demo.model_cache import Files, ModelCache, Report
 from llama_demo.placement import HEAD_ROOM_BYTES
 from llama_demo.placement_plan import Plan, Share
+from llama_demo.remote_errors import RemoteKeepsTokens
 from llama_demo.settings import Settings
 from llama_demo.tokenizer import Tokenizer
 from llama_demo.values import LoadProgress, Sampling
@@ -45,7 +46,6 @@ _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EE
 REMOTE = "remote"
 """The device of what another server runs."""
 
-_TOKEN_WORK = "each token's probabilities, classification and training, as another server runs it"
 _REQUIREMENTS = "pip install -r requirements.txt"
 
 
@@ -134,10 +134,10 @@ class Loader:
     def reads_with(self, name: str) -> str:
         """The name under which the scores and features of `name` are leased: its own where its engine has them.
 
-        Raises `UnknownModel`, and `Unsupported` where it runs elsewhere."""
+        Raises `UnknownModel`, and `RemoteKeepsTokens` where it runs elsewhere."""
         entry = self.catalog.find(name)
         if entry.format == "remote":
-            raise Unsupported(_TOKEN_WORK, entry.title)
+            raise RemoteKeepsTokens(entry.title)
         try:
             return name if entry.base or self.planner.best(entry).way != "openvino" else name + ANALYSIS
         except DoesNotFit:

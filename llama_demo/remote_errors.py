@@ -1,7 +1,8 @@
 """What can go wrong with a model that another server runs, as types that carry data. `model` is the entry's name.
 
 InvalidInput
-└── RemoteRefused            the server does not take this request (HTTP 400), with its own words
+├── RemoteRefused            the server does not take this request (HTTP 400), with its own words
+└── RemoteKeepsTokens        what was asked for needs the model's tokens, which no such server gives
 Unavailable
 └── RemoteUnavailable
     ├── RemoteDown           nobody answers at its address
@@ -25,6 +26,11 @@ from llama_demo.errors import InvalidInput, Unavailable
 class RemoteRefused(InvalidInput):
     model: str
     problem: str
+
+
+@dataclass(eq=False)
+class RemoteKeepsTokens(InvalidInput):
+    model: str
 
 
 @dataclass(eq=False)

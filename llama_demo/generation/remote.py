@@ -6,6 +6,7 @@ Of tokens it knows what that server tells: their number, and their text and prob
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from llama_demo import prompts
 from llama_demo.engines.remote import RemoteServer, TextStream
-from llama_demo.engines.remote_messages import Ask, Piece
+from llama_demo.engines.remote_messages import Ask, Piece, messages
 from llama_demo.generation.chat import ChatRequest
 from llama_demo.leasing import SLOWEST_UPDATE_SECONDS, Stopper
 from llama_demo.values import (
@@ -73,10 +74,11 @@ class _Fitted:
 async def answer(
     server: RemoteServer, request: ChatRequest, stopper: Stopper, update_seconds: Callable[[], float]
 ) -> AsyncGenerator[Reply, None]:
-    """As `chat.answer`. The prompt is what that server's template makes of the turns: it is not known here."""
+    """As `chat.answer`. The prompt is what that server's template makes of the messages, shown in its place."""
     started = time.monotonic()
     seed = random.randrange(SEED_LIMIT) if request.sampling.seed is None else request.sampling.seed
     fitted = await asyncio.to_thread(_fit, server, request.turns, replace(request.sampling, seed=seed))
+    sent = json.dumps(messages(fitted.turns), ensure_ascii=False, indent=1)
     text = _Text(
         server.ask(Ask(fitted.turns, fitted.sampling, continue_last=request.continue_last)),
         request.turns[-1].content if request.continue_last else "",
@@ -95,6 +97,7 @@ async def answer(
                 finish=text.finish,
                 speed=_speed([text], started),
                 seed=seed,
+                prompt=sent,
             )
     finally:
         text.stream.cancel()

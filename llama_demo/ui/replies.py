@@ -122,13 +122,14 @@ def _reply_view(identity: str, reply: Reply, entry: Entry, words: Messages) -> V
     )
     if reply.finish is None:
         return view
+    details = "chat.details_remote" if entry.format == "remote" else "chat.details"
     return {
         **view,
         "note": "",
         "finish": reply.finish,
         "done": True,
         "stats": stats_words(reply, words),
-        "details": words("chat.details", model=entry.title, seed=reply.seed, tokens=reply.prompt_tokens),
+        "details": words(details, model=entry.title, seed=reply.seed, tokens=reply.prompt_tokens),
         "prompt": reply.prompt,
         "seed": reply.seed,
         "repo": entry.repo,

@@ -18,8 +18,8 @@ from openai import OpenAI
 
 from llama_demo.classify.labels import labels_from
 from llama_demo.classify.zero_shot import ZeroShot
-from llama_demo.errors import InvalidParameter, UnknownModel, Unsupported
-from llama_demo.remote_errors import RemoteDown
+from llama_demo.errors import InvalidParameter, UnknownModel
+from llama_demo.remote_errors import RemoteDown, RemoteKeepsTokens
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
 from llama_demo.ui.models import ModelsPage
@@ -245,7 +245,7 @@ def test_what_needs_tokens_is_refused_by_name(far: RemoteStand, app: Served, cli
             pass
 
     for work in (score, lambda: classify(app.runtime)):
-        with pytest.raises(Unsupported, match="another server"):
+        with pytest.raises(RemoteKeepsTokens):
             asyncio.run(work())
     for refused in (app.runtime.management.download, app.runtime.management.check_access):
         with pytest.raises(InvalidParameter):
@@ -298,6 +298,7 @@ def test_a_long_conversation_loses_its_oldest_turns_where_the_server_counts(far:
     assert (made.dropped_turns, made.text, made.context_tokens) == (2, TEXT, 256)
     sent = far.heard[-1].body
     assert [turn["role"] for turn in sent["messages"]] == ["user", "assistant", "user"]
+    assert json.loads(made.prompt) == sent["messages"]
     assert sent["max_tokens"] == 94
 
 
