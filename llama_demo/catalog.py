@@ -108,13 +108,15 @@ def read_catalog(model: str, file: Path | None = None) -> tuple[Catalog, str]:
     return Catalog(entries, allowed), default
 
 
-def choose_default(entries: Sequence[Entry], *, has_gpu: bool, is_ready: Callable[[Entry], bool]) -> Entry:
+def choose_default(
+    entries: Sequence[Entry], *, has_gpu: bool, is_ready: Callable[[Entry], bool], last: Entry = EMBEDDED
+) -> Entry:
     """The best entry that runs without further steps: the first one, in the catalog's order, that `is_ready`, whose
-    files are here and that fits. Gated ones are for GPUs; the embedded one is always there in the end."""
+    files are here and that fits. Gated ones are for GPUs; `last` is taken where none is."""
     for entry in entries:
         if (has_gpu or entry.access != "gated") and entry.name != EMBEDDED.name and is_ready(entry):
             return entry
-    return EMBEDDED
+    return last
 
 
 def _local_entry(path: Path) -> Entry:

@@ -111,8 +111,13 @@ def _serve(_: argparse.Namespace, settings: Settings, words: Messages) -> int:
     def end(*_: object) -> None:
         raise SystemExit(0)
 
+    def say(address: str, link: str) -> None:
+        if settings.share and not settings.space and not link:
+            print(words("cli.no_link"), file=sys.stderr, flush=True)
+        _say(words("cli.ready_link" if link else "cli.ready", address=address, link=link))
+
     signal.signal(signal.SIGTERM, end)
-    serve(settings, lambda address: _say(words("cli.ready", address=address)))
+    serve(settings, say)
     return 0
 
 

@@ -13,7 +13,7 @@ from importlib import util
 from typing import Any
 
 from llama_demo import hub, prompts
-from llama_demo.catalog import Catalog, Entry, choose_default
+from llama_demo.catalog import EMBEDDED, Catalog, Entry, choose_default
 from llama_demo.checkpoints import gguf
 from llama_demo.checkpoints.adapter import WEIGHTS, read_adapter
 from llama_demo.checkpoints.gguf_source import read_gguf
@@ -145,7 +145,11 @@ class Loader:
 
     def default(self) -> str:
         """The name of the best entry that runs here without further steps."""
-        return choose_default(self.catalog.entries, has_gpu=self._has_gpu, is_ready=self._is_ready).name
+        entries, last = self.catalog.entries, EMBEDDED
+        if self._settings.zero_gpu:  # which is for those that transformers runs
+            open_ones = [entry for entry in entries if entry.format == "hf" and entry.access == "open" and entry.repo]
+            last = min(open_ones, key=lambda entry: entry.parameters)
+        return choose_default(entries, has_gpu=self._has_gpu, is_ready=self._is_ready, last=last).name
 
     def _is_ready(self, entry: Entry) -> bool:
         if entry.format == "remote":
@@ -171,7 +175,8 @@ class Loader:
         tokenizer.chat_template = tokenizer.chat_template or prompts.template_for(entry.name)
         report(LoadProgress("load"))
         engine = self._start(entry, plan, files, tokenizer, analyses=name.endswith(ANALYSIS))
-        return _warmed_up(LoadedModel(entry, engine, tokenizer), report)
+        model = LoadedModel(entry, engine, tokenizer)
+        return model if self._is_lent(plan) else _warmed_up(model, report)
 
     def load_adapter(self, name: str, base: LoadedModel, let_go: Callable[[], None], report: Report) -> LoadedModel:
         """Loads the adapter `name` onto `base`, which stays loaded until `let_go` is called, here or by its closing.
@@ -239,11 +244,19 @@ class Loader:
             from llama_demo.engines.openvino import OpenVINOEngine
 
             return OpenVINOEngine(files.weights, **facts)
+        facts |= {"dtype": self._dtype(plan, files), "pretraining_tp": entry.pretraining_tp}
+        if self._is_lent(plan):
+            from llama_demo.engines.transformers_lent import LentEngine
+
+            return LentEngine(files.weights, **facts)
         from llama_demo.engines.transformers import TransformersEngine
 
         layers = {share.device.replace(CPU, "cpu"): share.layers for share in plan.shares}
-        facts |= {"dtype": self._dtype(plan, files), "pretraining_tp": entry.pretraining_tp}
         return TransformersEngine(files.weights, **facts, layers=layers)
+
+    def _is_lent(self, plan: Plan) -> bool:
+        """Whether its GPU is there for a call at a time: the first one is a visitor's."""
+        return self._settings.zero_gpu and plan.device != CPU
 
     def _dtype(self, plan: Plan, files: Files) -> str:
         """The settings' own; for `auto` the checkpoint's, but what the plan for a GPU says where that is less."""

@@ -1,14 +1,17 @@
-"""What is wrong between two models, as types that carry data.
+"""What is wrong between two models, or between a model and a GPU that is lent, as types that carry data.
 
 InvalidInput
 └── WrongBase                an adapter on a model that it was not trained on
+Unavailable
+├── NothingLent              no GPU became free in time
+└── LentTimeUsed             a visitor's time on the lent GPU is used up, or less is left than this needs
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llama_demo.errors import InvalidInput
+from llama_demo.errors import InvalidInput, Unavailable
 
 
 @dataclass(eq=False)
@@ -16,3 +19,13 @@ class WrongBase(InvalidInput):
     adapter: str
     base: str
     problem: str
+
+
+@dataclass(eq=False)
+class NothingLent(Unavailable):
+    pass
+
+
+@dataclass(eq=False)
+class LentTimeUsed(Unavailable):
+    seconds: float

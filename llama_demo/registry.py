@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Generic, Protocol, Self, TypeVar
 
-from llama_demo.errors import Closing
+from llama_demo.errors import Closing, LlamaDemoError
 from llama_demo.ledger import Claim, Ledger, Model, Phase, Plan
 from llama_demo.values import LoadProgress, ResidentStatus
 
@@ -302,7 +302,7 @@ class Registry(Generic[R]):
         except _Unwanted as error:
             return error
         except BaseException as error:  # noqa: BLE001 whatever it is, those who wait must hear of it
-            _log.warning("loading %s failed", model.name, exc_info=True)
+            _log.warning("loading %s failed", model.name, exc_info=not isinstance(error, LlamaDemoError))
             _forget_locals(error)
             return error
 

@@ -42,6 +42,8 @@ MEMORY_SHARE = 0.8
 """Of what is free at the start: the page, the tokenizers and the system need the rest."""
 GPU_SHARE = 0.95
 """Of what a GPU has free at the start."""
+LENT_GPU_BYTES = 70_000_000_000
+"""What a ZeroGPU Space is lent."""
 PROGRESS_SECONDS = 0.1
 """An adapter's load tells so often of its base's."""
 GOODBYE_SECONDS = 5.0
@@ -68,7 +70,7 @@ class Runtime:
         self.limits = Limits(settings.message_characters, settings.max_new_tokens, settings.context_tokens)
         self.budget_bytes = int(settings.memory_gb * 1e9) or int(read_cpu().free_bytes * MEMORY_SHARE)
         self._budgets = {CPU: self.budget_bytes, **_gpu_budgets(settings)}
-        quantizes = util.find_spec("bitsandbytes") is not None
+        quantizes = util.find_spec("bitsandbytes") is not None and not settings.zero_gpu
         self._remotes = Remotes(everything.entries, os.environ, Patience())
         self._loader = Loader(settings, everything, self._budgets, quantizes=quantizes, remotes=self._remotes)
         if not settings.model:
@@ -77,7 +79,7 @@ class Runtime:
             budgets=self._budgets,
             plan=self._plan,
             load=self._load,
-            idle_seconds=settings.idle_minutes * 60 or None,
+            idle_seconds=None if settings.zero_gpu else settings.idle_minutes * 60 or None,
             wait_seconds=WAIT_SECONDS,
         )
         self._listing = Listing(settings, self._loader, self.registry, self._budgets)
@@ -119,6 +121,18 @@ class Runtime:
                 return
             if self.registry.status(name).state in (ModelState.ABSENT, ModelState.FAILED):
                 self.management.load(name)
+        except LlamaDemoError as error:
+            LOG.error("%s", one_line(self.messages().error(error)))
+
+    def place(self, name: str) -> None:
+        """Loads `name` and puts it on the GPU that is lent: on the main thread, and before the page is launched, as
+        whoever lends it asks for. Why it failed is in its state, and in the log."""
+        from llama_demo.engines.transformers_lent import LentEngine, lender
+
+        try:
+            with self.registry.lease(name) as loaded:
+                if isinstance(loaded.engine, LentEngine):
+                    loaded.engine.place(lender())
         except LlamaDemoError as error:
             LOG.error("%s", one_line(self.messages().error(error)))
 
@@ -262,6 +276,8 @@ def _model(settings: Settings) -> str:
 def _gpu_budgets(settings: Settings) -> dict[str, int]:
     """What models may take of the GPUs that they may use. Raises `InvalidSetting` where the one that was named is not
     there, or none is and 8 or 4 bits are asked for, and `MissingPackage` where those need one."""
+    if settings.zero_gpu and settings.device != "cpu":
+        return {"cuda:0": LENT_GPU_BYTES}
     gpus = {gpu.name: int(gpu.free_bytes * GPU_SHARE) for gpu in _gpus()} if settings.device != "cpu" else {}
     if settings.device.startswith("cuda"):
         if settings.device not in gpus:

@@ -15,6 +15,7 @@ from llama_demo.errors import PortInUse
 from llama_demo.observe import LOG
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
+from llama_demo.space import keep_downloads
 
 GRACE_SECONDS = 10.0
 """What is in flight when the app is told to end may take so long."""
@@ -22,22 +23,28 @@ LAST_WORDS_SECONDS = 0.5
 """What was said last is on its way to the readers for this time."""
 
 
-def serve(settings: Settings, ready: Callable[[str], None]) -> None:
-    """Runs until interrupted; `ready` is called with the address once the page is up. Raises `PortInUse`.
+def serve(settings: Settings, ready: Callable[[str, str], None]) -> None:
+    """Runs until interrupted. Once the page is up, `ready` is called with its address on this machine and that of the
+    public link, empty where none was asked for or none could be made. Raises `PortInUse`.
 
     Interrupted, it takes no new request, and gives those in flight `GRACE_SECONDS`; a second interruption ends at once.
     """
     check_port(settings.host, settings.port)
+    keep_downloads(os.environ)
     with Runtime(settings) as runtime:
-        runtime.prepare(runtime.default_model)
+        if settings.zero_gpu:
+            runtime.place(runtime.default_model)
+        else:
+            runtime.prepare(runtime.default_model)
         quieten_gradio()
+        reach_itself_directly()
         from llama_demo import ui
 
         page = ui.build(runtime)
         try:
             launch(page, runtime)
             LOG.info("listening on %s port %d", settings.host, settings.port)
-            ready(page.share_url or page.local_url)
+            ready(page.local_url, page.share_url or "")
             threading.Event().wait()
         finally:
             runtime.drain(GRACE_SECONDS)
@@ -53,6 +60,7 @@ def launch(page: Any, runtime: Runtime) -> None:
     from llama_demo.api.gate import gates
     from llama_demo.api.metrics import metrics_route
     from llama_demo.api.owner import owner_routes
+    from llama_demo.api.sign_in import sign_in_routes
     from llama_demo.ui.tools import offer_tools
 
     os.environ["FORWARDED_ALLOW_IPS"] = runtime.settings.trusted_proxies
@@ -66,7 +74,12 @@ def launch(page: Any, runtime: Runtime) -> None:
             quiet=True,
             mcp_server=True,
             app_kwargs={
-                "routes": [*routes(runtime), *owner_routes(runtime), metrics_route(runtime)],
+                "routes": [
+                    *routes(runtime),
+                    *owner_routes(runtime),
+                    *sign_in_routes(runtime),
+                    metrics_route(runtime),
+                ],
                 "middleware": gates(runtime),
             },
             **ui.launch_options(runtime),
@@ -92,6 +105,12 @@ def quieten_gradio() -> None:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
     os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
+
+
+def reach_itself_directly() -> None:
+    """Gradio asks the page whether it is up before it says so: a proxy to the outside would have no answer."""
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), "localhost", "127.0.0.1", "::1")))
 
 
 def check_port(host: str, port: int) -> None:

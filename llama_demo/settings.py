@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from llama_demo.errors import InvalidSetting
+from llama_demo.space import SPACE, ZERO_GPU, SignIn, sign_in, storage
 
 PREFIX = "LLAMA_DEMO_"
 OWNER_PASSWORD = PREFIX + "OWNER_PASSWORD"
 """Never a flag, which every user of the machine could read in the list of processes."""
-_SPACE = "SPACE_ID"
 _PUBLIC_CHARACTERS, _PUBLIC_NEW_TOKENS = 20_000, 1024
 """What a public server takes and gives where nothing else was chosen."""
 _SHARE_PROXIES = "127.0.0.1"
@@ -60,6 +60,10 @@ class Settings:
     owner_password: str = field(default="", repr=False, metadata={"environment": True})
     space: bool = field(default=False, metadata={"environment": True})
     """Whether this is a Hugging Face Space, whose page stands in a frame of another site."""
+    zero_gpu: bool = field(default=False, metadata={"environment": True})
+    """Whether it is one to which a GPU is lent for each call."""
+    sign_in: SignIn | None = field(default=None, metadata={"environment": True})
+    """How its owner signs in at the Hub, where it can ask that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,9 +263,13 @@ def read_settings(given: Mapping[str, str], environment: Mapping[str, str]) -> S
             except (ValueError, OverflowError):
                 raise InvalidSetting(source, text, option.expected) from None
             break
-    values["cache_dir"] = Path(values.get("cache_dir", Settings.cache_dir)).expanduser()
+    kept = storage(environment)
+    usual = Settings.cache_dir if kept is None else kept / "llama-demo"
+    values["cache_dir"] = Path(values.get("cache_dir", usual)).expanduser()
     values["owner_password"] = environment.get(OWNER_PASSWORD, "")
-    values["space"] = bool(environment.get(_SPACE))
+    values["space"] = bool(environment.get(SPACE))
+    values["sign_in"] = sign_in(environment)
+    values["zero_gpu"] = environment.get(ZERO_GPU, "").lower() in _TRUE
     if values["space"] or values.get("share"):
         values.setdefault("public", True)
     if values.get("public"):

@@ -5,6 +5,8 @@ InvalidInput
 ├── TooManyHeads             on one visitor's shelf
 ├── HeadTooLarge
 ├── WrongPassword
+├── SignInBroken             the Hub's answer belongs to no sign-in of this browser
+├── NotTheOwner              somebody else signed in
 ├── ForeignHost              a private server under a name that is not this machine's
 ├── CrossSite                another site's page asks through a visitor's browser
 ├── BodyTooLarge             more bytes than any request needs
@@ -41,6 +43,17 @@ class HeadTooLarge(InvalidInput):
 @dataclass(eq=False)
 class WrongPassword(InvalidInput):
     pass
+
+
+@dataclass(eq=False)
+class SignInBroken(InvalidInput):
+    pass
+
+
+@dataclass(eq=False)
+class NotTheOwner(InvalidInput):
+    name: str
+    owner: str
 
 
 @dataclass(eq=False)

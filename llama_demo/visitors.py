@@ -131,6 +131,10 @@ class Visitors:
             raise WrongPassword()
         with self._lock:
             self._attempts.pop(address, None)
+        return self.owner_cookie()
+
+    def owner_cookie(self) -> str:
+        """The value of `OWNER_COOKIE` for whoever has proved otherwise to be the owner."""
         nonce = secrets.token_hex(16)
         return f"{nonce}.{self._sign(nonce)}"
 

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import sys
 from pathlib import Path
 
 import pytest
 
-from llama_demo import cli, doctor
+from llama_demo import cli, doctor, serve
 from llama_demo.catalog import EMBEDDED
 from tests.ports import free_port
 
@@ -34,6 +35,26 @@ def test_a_busy_port_is_said_and_nothing_is_started(capsys: pytest.CaptureFixtur
     err = capsys.readouterr().err
     assert f"Port {port} on 127.0.0.1 is in use" in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("share", "link", "said"),
+    [
+        ("on", "", ("The page is at http://here", "The public link could not be made")),
+        ("on", "https://link", ("https://link for everybody who has the link, for up to a week", "")),
+        ("off", "", ("The page is at http://here", "")),
+    ],
+)
+def test_a_public_link_that_could_not_be_made_is_explained_and_the_page_is_served_here(
+    share: str, link: str, said: tuple[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "serve", lambda _, ready: ready("http://here", link))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert cli.main(["serve", "--share", share]) == 0
+    out, err = capsys.readouterr()
+    assert said[0] in out
+    assert err.startswith(said[1])
+    assert bool(err) == bool(said[1])
 
 
 def test_models_lists_what_there_is_and_whether_it_fits(capsys: pytest.CaptureFixture[str]) -> None:

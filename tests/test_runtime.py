@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llama_demo.catalog import EMBEDDED
 from llama_demo.checkpoints import gguf
+from llama_demo.engines import transformers_lent
+from llama_demo.engines.transformers_lent import LentEngine
 from llama_demo.errors import BadCheckpoint, InvalidSetting, LoadFailed, UnknownModel
 from llama_demo.loading import Loader
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
-from llama_demo.values import ModelState
+from llama_demo.values import ModelState, Sampling
 
 
 @pytest.fixture
@@ -38,6 +42,46 @@ def test_preparing_a_model_loads_it_and_counts_it_against_the_budget(runtime: Ru
     assert embedded.state is ModelState.ABSENT
     assert runtime.memory()[0].used_bytes == mine.bytes
     assert runtime.memory()[0].budget_bytes == 4_000_000_000
+
+
+def test_on_a_gpu_that_is_lent_a_model_is_placed_by_the_main_thread_and_no_call_is_made_before_a_visitors(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed, borrowed = list[threading.Thread](), list[str]()
+
+    def lend(task: Any, duration: Any) -> Any:
+        def borrow(*asked: Any) -> Any:
+            borrowed.append(task.__name__)
+            return task(*asked)
+
+        return borrow
+
+    def place(engine: LentEngine, lender: Any) -> None:
+        engine._device = "cpu"
+        placed.append(threading.current_thread())
+        put(engine, lender)
+
+    put = LentEngine.place
+    monkeypatch.setattr(transformers_lent, "lender", lambda: lend)
+    monkeypatch.setattr(LentEngine, "place", place)
+    with Runtime(Settings(cache_dir=tmp_path, model=str(tiny_folder), zero_gpu=True, context_tokens=256)) as runtime:
+        runtime.place(runtime.default_model)
+        assert placed == [threading.main_thread()]
+        assert not borrowed
+        assert runtime.models()[0].device == "cuda:0"
+        with runtime.registry.lease(runtime.default_model) as model:
+            assert len(list(model.engine.generate([5, 6, 7], Sampling(max_new_tokens=3, temperature=0.0)))) == 3
+        assert len(borrowed) == 1
+
+
+def test_a_space_with_a_lent_gpu_starts_with_an_open_model_that_can_use_it(tmp_path: Path) -> None:
+    with Runtime(Settings(cache_dir=tmp_path, zero_gpu=True)) as runtime:
+        entry = runtime.catalog.find(runtime.default_model)
+        assert (entry.format, entry.access) == ("hf", "open")
+        runtime.place(entry.name)  # nothing is here, and the Hub is not asked in tests
+        refusal = runtime.refusal()
+        assert refusal is not None
+        assert entry.repo in runtime.messages().error(refusal)
 
 
 def test_a_model_that_cannot_be_loaded_is_why_a_request_would_be_refused(runtime: Runtime, model: Path) -> None:

@@ -73,6 +73,12 @@ def test_a_public_link_and_a_space_are_public_unless_refused(environment: dict[s
     assert not read_settings({}, {"LLAMA_DEMO_PUBLIC": "on"}).trusted_proxies
 
 
+def test_whether_a_gpu_is_lent_is_said_by_the_space() -> None:
+    assert read_settings({}, {"SPACE_ID": "owner/space", "SPACES_ZERO_GPU": "true"}).zero_gpu
+    assert not read_settings({}, {"SPACE_ID": "owner/space", "SPACES_ZERO_GPU": "false"}).zero_gpu
+    assert not read_settings({}, {"SPACE_ID": "owner/space"}).zero_gpu
+
+
 def test_the_owners_password_comes_from_the_environment_alone_and_is_not_shown() -> None:
     settings = read_settings({"owner_password": "given"}, {"LLAMA_DEMO_OWNER_PASSWORD": "correct horse"})
     assert settings.owner_password == "correct horse"

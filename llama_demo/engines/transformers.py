@@ -11,11 +11,11 @@ import contextlib
 import gc
 import math
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -42,8 +42,21 @@ from llama_demo.values import Sampling, Scores
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 QUANTIZED = ("8-bit", "4-bit")
+Result = TypeVar("Result")
 DEFAULT_CONTEXTS = 4
 """Full conversations that the cache holds where its size is not given."""
+
+
+class Batching(Protocol):
+    """How requests share the model: `Batch`, `OneByOne`, or whoever runs a call for each."""
+
+    cache_bytes: int
+
+    @property
+    def accepts(self) -> bool: ...
+    def add(self, request: Request, ids: Sequence[int], max_new_tokens: int, ends: Collection[int]) -> None: ...
+    def pause(self) -> AbstractContextManager[None]: ...
+    def close(self) -> None: ...
 
 
 class TransformersEngine:
@@ -98,13 +111,14 @@ class TransformersEngine:
             self._vocabulary = int(self._model.config.vocab_size)
             self._hidden_size = int(self._model.config.hidden_size)
             pages = self._pages(cache_bytes)
-            self._batch: Batch | OneByOne
-            if len(self._layers) > 1:
-                self._batch = OneByOne(self._model, pages * self._page_bytes)
-            else:
-                self._batch = Batch(self._model, pages)
+            self._batch = self._make_batch(pages)
         shared = _bytes(base._model) if base is not None else 0
         self.resident_bytes = _bytes(self._model) - shared + self._batch.cache_bytes
+
+    def _make_batch(self, pages: int) -> Batching:
+        if len(self._layers) > 1:
+            return OneByOne(self._model, pages * self._page_bytes)
+        return Batch(self._model, pages)
 
     def _slice(self, folder: Path, asked: int) -> None:
         slices = asked or getattr(self._model.config, "pretraining_tp", None) or 1
@@ -155,17 +169,17 @@ class TransformersEngine:
         check_text(ids, self._vocabulary, self.context_tokens)
         if not 0 <= top_k <= self._vocabulary:
             raise ValueError(f"top_k is {top_k}, but it must be from 0 to {self._vocabulary}")
-        return transformers_scoring.score(self._turn, ids, top_k)
+        return self._read_with(transformers_scoring.score, ids, top_k)
 
     def score_endings(self, prompts: Sequence[Sequence[int]], endings: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         self._allow(self.abilities.score, "scores")
         check_endings(prompts, endings, self._vocabulary, self.context_tokens)
-        return transformers_scoring.score_endings(self._turn, prompts, endings)
+        return self._read_with(transformers_scoring.score_endings, prompts, endings)
 
     def embed(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         for ids in batch:
             check_text(ids, self._vocabulary, self.context_tokens)
-        return transformers_scoring.embed(self._turn, batch, self._hidden_size)
+        return self._read_with(transformers_scoring.embed, batch, self._hidden_size)
 
     def close(self) -> None:
         with self._close_lock:
@@ -182,6 +196,10 @@ class TransformersEngine:
     def _allow(self, able: bool, feature: str) -> None:
         if not able:
             raise Unsupported(feature, self.name)
+
+    def _read_with(self, task: Callable[..., Result], *asked: Any) -> Result:
+        """What `task`, one of `transformers_scoring`, makes of texts when it has the model."""
+        return task(self._turn, *asked)
 
     @contextmanager
     def _turn(self) -> Iterator[Any]:

@@ -1,10 +1,12 @@
 // The owner gives the password here; the server answers with a cookie that no script can read. The page is then built
 // anew, because what it offers depends on who looks at it.
 let { words } = props.value;
+const { password, sign_in: canSignIn } = props.value;
 const form = element.querySelector("form");
 const field = form.querySelector("input");
 const button = form.querySelector("button");
 const problem = form.querySelector("p");
+const link = element.querySelector("a");
 let owner = false;
 
 function show() {
@@ -14,6 +16,9 @@ function show() {
   field.hidden = owner;
   field.required = !owner;
   button.textContent = owner ? words.lock : words.unlock;
+  form.hidden = !owner && !password;
+  link.textContent = words.sign_in;
+  link.hidden = owner || !canSignIn;
 }
 
 async function ask(options) {

@@ -1,4 +1,5 @@
-"""The owner's corner of the page: a field for the password where there is one, and what a public page tells visitors.
+"""The owner's corner of the page: a field for the password where there is one, on a Space a link to sign in, and what a
+public page tells visitors.
 
 The password goes to `/owner` alone, from the browser; no handler of the page ever sees it.
 """
@@ -24,17 +25,25 @@ TEMPLATE = """
     <button type="submit"></button>
     <p role="alert"></p>
   </form>
+  <a href="login/huggingface" target="_blank"></a>
 </details>
 """
-_WORDS = ("owner", "password", "unlock", "lock", "unlocked", "lost")
+"""The link is in a page of its own: the Hub does not let itself be framed."""
+_WORDS = ("owner", "password", "unlock", "lock", "unlocked", "lost", "sign_in")
 
 
 def build_owner(runtime: Runtime, wording: Wording) -> None:
-    """Adds the field, where there is a password to give."""
-    if runtime.visitors.can_unlock:
+    """Adds the field, where there is a password to give, and the link, where the owner can sign in."""
+    password, sign_in = runtime.visitors.can_unlock, runtime.settings.sign_in is not None
+    if password or sign_in:
+
+        def value(words: Messages) -> dict[str, Any]:
+            said = {name: words(f"public.{name}") for name in _WORDS}
+            return {"value": {"words": said, "password": password, "sign_in": sign_in}}
+
         wording.make(
             gr.HTML,
-            _value,
+            value,
             html_template=TEMPLATE,
             js_on_load=(resources.files(__package__) / "owner.js").read_text(encoding="utf-8"),
             elem_id="owner-corner",
@@ -46,7 +55,3 @@ def build_rules(runtime: Runtime, wording: Wording) -> None:
     """Adds what a public page may be used for, and under which licences."""
     if runtime.settings.public:
         wording.make(gr.Markdown, {"value": "public.rules"})
-
-
-def _value(words: Messages) -> dict[str, Any]:
-    return {"value": {"words": {name: words(f"public.{name}") for name in _WORDS}}}

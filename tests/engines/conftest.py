@@ -13,6 +13,7 @@ from llama_demo.checkpoints.gguf import write_gguf
 from llama_demo.engines.openvino import OpenVINOEngine
 from llama_demo.engines.openvino_analysis import OpenVINOAnalysis
 from llama_demo.engines.transformers import TransformersEngine
+from llama_demo.engines.transformers_lent import LentEngine
 from tests import tiny
 from tests.engines.contract import Engines, load_folder
 
@@ -58,6 +59,13 @@ def make_tiny_split(folders: Folders) -> Engines:
     return _transformers(folders("tiny_folder"), TINY_PROMPT, 1e-4, 24, {"cpu": 2, "disk": 1})
 
 
+def make_tiny_lent(folders: Folders) -> Engines:
+    """Each request in a call of its own, where nothing is lent."""
+    folder = folders("tiny_folder")
+    engine = LentEngine(folder, name=folder.name, eos_ids=(), context_tokens=tiny.CONTEXT_TOKENS, reproducible=True)
+    return Engines(engine, engine, lambda: load_folder(folder), TINY_PROMPT, True, 1e-4, 24)
+
+
 def make_embedded(folders: Folders) -> Engines:
     return _transformers(folders("embedded_folder"), EMBEDDED_PROMPT, 1e-3, 8)
 
@@ -93,6 +101,7 @@ MAKES: dict[str, Make] = {
     "openvino, tiny": make_tiny_openvino,
     "transformers, tiny": make_tiny,
     "transformers, split": make_tiny_split,
+    "transformers, lent": make_tiny_lent,
     "transformers, embedded": make_embedded,
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from llama_demo import ui
+from llama_demo.space import SignIn
 from llama_demo.visitors import OWNER_COOKIE
 from tests.ui.scripted import scripted
 
@@ -30,6 +31,13 @@ def test_the_password_is_asked_for_only_where_there_is_one_and_is_nowhere_in_the
     assert "owner-corner" in with_password
     assert PASSWORD not in with_password
     assert "owner-corner" not in json.dumps(ui.build(scripted()).get_config_file(), default=str)
+
+
+def test_a_space_without_a_password_offers_its_owner_to_sign_in_and_holds_no_secret() -> None:
+    sign_in = SignIn("https://huggingface.co", "the-client", PASSWORD, "a.hf.space", "somebody")
+    page = json.dumps(ui.build(scripted(public=True, space=True, sign_in=sign_in)).get_config_file(), default=str)
+    assert "login/huggingface" in page
+    assert PASSWORD not in page
 
 
 @pytest.mark.parametrize("public", [True, False])
