@@ -115,6 +115,8 @@ class Loader:
             raise Unsupported(
                 "adapters, as it runs through OpenVINO here; name a Hugging Face folder as base", entry.base
             )
+        if self._is_lent(base):
+            raise Unsupported("adapters, as its GPU is lent for each call", entry.base)
         if entry.path is not None:
             read_adapter(entry.path)
         weights = (entry.path / WEIGHTS).stat().st_size if entry.path is not None else entry.parameters * 4
