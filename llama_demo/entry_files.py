@@ -14,7 +14,7 @@ from llama_demo.checkpoints.llama import EMBEDDING, OUTPUT
 from llama_demo.checkpoints.meta_params import VOCABULARY, read_params
 from llama_demo.checkpoints.safetensors_read import read_tensors
 from llama_demo.errors import BadCheckpoint
-from llama_demo.placement import BYTES_EACH, Model
+from llama_demo.placement import BYTES_EACH, UNPACKED_BYTES, Model
 
 ARCHITECTURES = frozenset({"LlamaForCausalLM", "LlamaForSequenceClassification"})
 ADAPTER_FILES = (adapter.CONFIG, adapter.WEIGHTS)
@@ -54,17 +54,21 @@ def read_model(entry: Entry) -> Model:
         each = BYTES_EACH[entry.quantization] if entry.quantization else 0
         stored = _EMBEDDED_BYTES if entry.package else int(entry.parameters * each)
         ends = entry.embedding_parameters or entry.parameters // _ASSUMED_ENDS
-        return Model(entry.parameters, ends, entry.layers, entry.kv_heads, entry.head_size, stored)
+        packed = int(entry.parameters * UNPACKED_BYTES) if entry.quantization == "f16" else 0
+        return Model(entry.parameters, ends, entry.layers, entry.kv_heads, entry.head_size, stored, packed)
     if entry.format == "meta":
         params = read_params(entry.path)
         ends = 2 * (params.vocab_size or VOCABULARY) * params.dim
         return Model(params.parameters(), ends, params.layers, params.kv_heads, params.head_dim)
     if entry.format == "gguf":
         header = gguf.read_header(entry.path)
-        stored = entry.path.stat().st_size
+        stored, packed = entry.path.stat().st_size, 0
         if gguf.needs_requantizing(header):
             stored = int(header.parameters * BYTES_EACH["q8_0"])
-        return Model(header.parameters, 0, header.block_count, header.head_count_kv, header.head_dim, stored)
+        elif "F16" in header.tensor_types:
+            packed = int(header.parameters * UNPACKED_BYTES)
+        shape = (header.block_count, header.head_count_kv, header.head_dim)
+        return Model(header.parameters, 0, *shape, stored, packed)
     return _read_folder(entry.path)
 
 

@@ -88,9 +88,13 @@ class Planner:
     def _folder_form(self, entry: Entry, model: Model) -> Form:
         """For transformers on the CPU, which has no 8 or 4 bits."""
         dtype = "float32" if self._settings.reproducible else self._settings.dtype
+        config = read_config(entry.path) if entry.path is not None else {}
+        stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
         if dtype not in _ITEM_BYTES:
-            config = read_config(entry.path) if entry.path is not None else {}
-            dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+            dtype = "bfloat16" if stored == "float16" else stored  # as the engine has it on a CPU
         each = _ITEM_BYTES.get(dtype, 4.0)
-        stored = replace(model, stored_bytes=int(model.parameters * each))
-        return cpu_form(stored, "batching", f"{int(each * 8)}-bit", each)
+        form = cpu_form(
+            replace(model, stored_bytes=int(model.parameters * each)), "batching", f"{int(each * 8)}-bit", each
+        )
+        is_cast = stored != dtype
+        return replace(form, read_bytes=int(model.parameters * _ITEM_BYTES.get(stored, 4.0)) if is_cast else 0)

@@ -33,7 +33,8 @@ class Help:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a model takes of a device: with a cache for `conversations` of `context_tokens` each, side by side."""
+    """What a model takes of a device: with a cache for `conversations` of `context_tokens` each, side by side.
+    `peak_bytes` is the most it takes for a moment, 0 where that is no more."""
 
     device: str
     weight_bytes: int
@@ -43,6 +44,7 @@ class Needs:
     conversations: int
     has_bytes: int
     helps: tuple[Help, ...] = ()
+    peak_bytes: int = 0
 
     @property
     def bytes(self) -> int:

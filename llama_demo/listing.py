@@ -198,6 +198,7 @@ class Listing:
             context_tokens=self._settings.context_tokens,
             conversations=plan.visitors,
             has_bytes=sum(self._budgets.get(share.device, 0) for share in plan.shares),
+            peak_bytes=plan.peak_bytes if plan.peak_bytes > plan.bytes else 0,
         )
 
     def _too_much(self, entry: Entry, refused: DoesNotFit) -> Needs | None:

@@ -26,7 +26,7 @@ from llama_demo.entry_files import read_config, wanted_files
 from llama_demo.entry_plans import Planner
 from llama_demo.errors import CacheNotWritable, DoesNotFit, LlamaDemoError, MissingPackage, Unsupported
 from llama_demo.model_cache import Files, ModelCache, Report
-from llama_demo.placement import HEAD_ROOM_BYTES
+from llama_demo.placement import kv_bytes_per_token
 from llama_demo.placement_plan import Plan, Share
 from llama_demo.remote_errors import RemoteKeepsTokens
 from llama_demo.settings import Settings
@@ -36,8 +36,8 @@ from llama_demo.values import LoadProgress, Sampling
 ANALYSIS = "/analysis"
 """Ends the name under which a model's second graph, for scores and features, is leased."""
 
-ANALYSIS_BYTES = 450_000_000
-"""What the second graph takes beside its weights: the compiled head, a context's cache, slices of logits."""
+ANALYSIS_WORK_BYTES = 150_000_000
+"""What the second graph takes beside its weights and a context's cache: the compiled head, slices of logits."""
 
 ADAPTER_HEAD_ROOM_BYTES = 50_000_000
 """What an adapter's own batching takes beside its weights and its cache."""
@@ -106,7 +106,9 @@ class Loader:
         generator = self.planner.best(entry)
         if generator.way != "openvino":
             raise Unsupported("a second graph", entry.name)
-        share = Share(CPU, generator.weight_bytes, ANALYSIS_BYTES, HEAD_ROOM_BYTES)
+        cache = int(kv_bytes_per_token(self.planner.model(entry), 4.0) * self._settings.context_tokens)
+        head_room = generator.head_room_bytes + ANALYSIS_WORK_BYTES
+        share = Share(CPU, generator.weight_bytes, cache, head_room)
         return [Plan("openvino", generator.precision, (share,), 1)]
 
     def _adapter_plan(self, entry: Entry, base: Plan) -> Plan:

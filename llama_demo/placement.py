@@ -13,8 +13,10 @@ Way = Literal["batching", "split", "openvino", "remote"]
 """transformers with continuous batching on one device; the layers shared out over several GPUs, one reply at a time;
 OpenVINO on the CPU."""
 
-HEAD_ROOM_BYTES = 350_000_000
-"""What an engine's process takes beside weights and cache: its libraries, the compiled graph, the work buffers."""
+OPENVINO_HEAD_ROOM_BYTES = 220_000_000
+"""What OpenVINO's process takes beside weights and cache: its libraries, the compiled graph, the work buffers."""
+TORCH_HEAD_ROOM_BYTES = 420_000_000
+"""What transformers takes on the CPU beside them: torch's and its own libraries are three quarters of it, and stay."""
 GPU_HEAD_ROOM_BYTES = 1_200_000_000
 """What CUDA's own context, its libraries' work space and a step's activations take on each GPU."""
 
@@ -26,6 +28,8 @@ FAST_CACHE_BYTES = 1.25
 
 BYTES_EACH: Mapping[str, float] = {"f32": 4, "f16": 2, "q8_0": 34 / 32, "q4_0": 18 / 32}
 """A number of a matrix in each type of a file; the quantised ones share a scale among 32."""
+UNPACKED_BYTES = 4.0
+"""What OpenVINO multiplies a 16-bit number with: it unpacks these, once, and repacks others in their own size."""
 GPU_BYTES: Mapping[str, float] = {"32-bit": 4.0, "16-bit": 2.0, "8-bit": 1.0, "4-bit": 0.5 + 4 / 64}
 """A number of a layer's matrices; in 4 bits, 64 share a float32 scale. The embedding and the head stay in 16 bits."""
 
@@ -33,7 +37,8 @@ GPU_BYTES: Mapping[str, float] = {"32-bit": 4.0, "16-bit": 2.0, "8-bit": 1.0, "4
 @dataclass(frozen=True, slots=True)
 class Model:
     """What the arithmetic needs of a model. `embedding_parameters` counts the embedding and the head together, which no
-    quantisation touches on a GPU; `stored_bytes` is what the weights take where they are used as they are stored."""
+    quantisation touches on a GPU; `stored_bytes` is what the weights take where they are used as they are stored, and
+    `packed_bytes` the form of them that OpenVINO computes with, where that is not as much."""
 
     parameters: int
     embedding_parameters: int
@@ -41,12 +46,14 @@ class Model:
     kv_heads: int
     head_size: int
     stored_bytes: int = 0
+    packed_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
     """A model in one type, for one kind of device. The embedding comes before the first layer and the head after the
-    last, each of `end_bytes`; `cache_bytes` are a token's keys and values in one layer."""
+    last, each of `end_bytes`; `cache_bytes` are a token's keys and values in one layer. `read_bytes` are the file's
+    pages that are mapped while its numbers are cast to another type, and let go once they are."""
 
     way: Way
     precision: str
@@ -55,6 +62,7 @@ class Form:
     layer_bytes: float
     end_bytes: float
     cache_bytes: float
+    read_bytes: int = 0
 
     @property
     def weight_bytes(self) -> int:
@@ -62,7 +70,9 @@ class Form:
 
     @property
     def head_room_bytes(self) -> int:
-        return GPU_HEAD_ROOM_BYTES if self.on_gpu else HEAD_ROOM_BYTES
+        if self.on_gpu:
+            return GPU_HEAD_ROOM_BYTES
+        return OPENVINO_HEAD_ROOM_BYTES if self.way == "openvino" else TORCH_HEAD_ROOM_BYTES
 
     def context_bytes(self, context_tokens: int) -> int:
         """The whole cache of one full conversation."""
@@ -86,8 +96,11 @@ def gpu_form(model: Model, precision: str) -> Form:
 
 
 def cpu_form(model: Model, way: Way, precision: str, cache_bytes_each: float) -> Form:
-    """For the CPU: as the weights are stored, or else in one of `BYTES_EACH`."""
+    """For the CPU: as the weights are stored, or else in one of `BYTES_EACH`. OpenVINO keeps the file's own numbers
+    beside those that it computes with."""
     each = model.stored_bytes / model.parameters if model.stored_bytes else BYTES_EACH[precision]
+    if way == "openvino":
+        each += model.packed_bytes / model.parameters or each
     return _form(model, (way, precision, False), (each, each, cache_bytes_each))
 
 

@@ -15,17 +15,23 @@ from llama_demo.placement import Form, Way
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one device is asked for; `layers` is how many of the model's it holds."""
+    """What one device is asked for; `layers` is how many of the model's it holds. `read_bytes` come on top of weights
+    and head-room while it loads, before there is a cache: clean pages of a file, which need not be free."""
 
     device: str
     weight_bytes: int
     cache_bytes: int
     head_room_bytes: int
     layers: int = 0
+    read_bytes: int = 0
 
     @property
     def bytes(self) -> int:
         return self.weight_bytes + self.cache_bytes + self.head_room_bytes
+
+    @property
+    def peak_bytes(self) -> int:
+        return max(self.bytes, self.weight_bytes + self.head_room_bytes + self.read_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,11 @@ class Plan:
     def bytes(self) -> int:
         return sum(share.bytes for share in self.shares)
 
+    @property
+    def peak_bytes(self) -> int:
+        """The most that it takes at any time, its load included."""
+        return sum(share.peak_bytes for share in self.shares)
+
 
 def plan(name: str, forms: Sequence[Form], devices: Sequence[Device], *, context_tokens: int, visitors: int) -> Plan:
     """The best of `plans`. Raises `DoesNotFit` with what the least demanding way needs, and what its device has."""
@@ -87,7 +98,7 @@ def _on_one(form: Form, devices: Sequence[Device], context_tokens: int, visitors
     for device in sorted(devices, key=lambda device: device.free_bytes):
         if most >= 1 and held[device.name] == most:
             cache = most * one + form.spare_bytes
-            share = Share(device.name, form.weight_bytes, cache, form.head_room_bytes, form.layers)
+            share = Share(device.name, form.weight_bytes, cache, form.head_room_bytes, form.layers, form.read_bytes)
             yield Plan(form.way, form.precision, (share,), most)
 
 

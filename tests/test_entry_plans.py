@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,8 @@ def entry(name: str) -> Entry:
 @pytest.mark.parametrize(
     ("name", "machine", "way", "precision", "device"),
     [
-        ("llama-2-7b-chat-hf", (6.4,), "openvino", "q4_0", CPU),  # a laptop
-        ("llama-2-7b-chat", (12.8,), "openvino", "q8_0", CPU),  # a free Space
+        ("llama-2-7b-chat-hf", (12.8,), "openvino", "q4_0", CPU),  # a laptop, or a free Space
+        ("llama-2-7b-chat", (20,), "openvino", "q8_0", CPU),
         ("llama-2-7b-chat-gguf", (32, 80), "openvino", "q4_0", CPU),
         ("llama-2-7b-chat-hf", (32, 24), "batching", "16-bit", "cuda:0"),
         ("llama-2-13b-chat-hf", (32, 24), "batching", "8-bit", "cuda:0"),
@@ -96,3 +98,20 @@ def test_a_folder_is_planned_for_the_cpu_in_the_type_it_is_computed_in(tiny_fold
     assert stored.cache_bytes == 2 * half.cache_bytes
     weights = (tiny_folder / "model.safetensors").stat().st_size
     assert stored.weight_bytes == pytest.approx(weights, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("stored", "dtype", "is_cast"),
+    [("float16", "auto", True), ("bfloat16", "auto", False), ("float32", "bfloat16", True), ("float32", "auto", False)],
+)
+def test_a_folder_that_is_cast_has_its_file_in_memory_as_well_while_it_loads(
+    stored: str, dtype: str, is_cast: bool, tiny_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "folder")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": stored}))
+    catalog, name = read_catalog(str(folder))
+    (share,) = planner(4, dtype=dtype, context_tokens=256).best(catalog.find(name)).shares
+    model = planner(4).model(catalog.find(name))
+    assert share.read_bytes == (model.parameters * (4 if stored == "float32" else 2) if is_cast else 0)
+    assert share.peak_bytes == max(share.bytes, share.weight_bytes + share.head_room_bytes + share.read_bytes)

@@ -152,7 +152,7 @@ def job_view(job: JobProgress, words: Messages) -> View:
 
 def needs_words(needs: Needs, words: Messages, *, fits: bool) -> str:
     """What it takes and how that adds up, beside what the device has."""
-    return words(
+    said = words(
         "models.needs" if fits else "models.needs_too_much",
         needed=size(needs.bytes),
         device=needs.device,
@@ -163,6 +163,7 @@ def needs_words(needs: Needs, words: Messages, *, fits: bool) -> str:
         tokens=needs.context_tokens,
         head_room=size(needs.head_room_bytes),
     )
+    return f"{said} {words('models.needs_peak', peak=size(needs.peak_bytes))}" if needs.peak_bytes else said
 
 
 def help_words(each: Help, words: Messages) -> str:

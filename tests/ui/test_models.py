@@ -9,17 +9,19 @@ from typing import Any
 import pytest
 
 from llama_demo.errors import DiskFull
+from llama_demo.fitting import Needs
 from llama_demo.jobs import JobProgress
 from llama_demo.messages import messages
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
-from llama_demo.ui.model_cards import job_view
+from llama_demo.ui.model_cards import job_view, needs_words
 from llama_demo.ui.models import ModelsPage
 from llama_demo.values import ModelState
 from llama_demo.visitors import NOBODY, Role, Visitor
 
 OWNER = Visitor("key", Role.OWNER)
 WORDS = messages()
+GB = 10**9
 
 
 @pytest.fixture
@@ -202,3 +204,9 @@ def test_the_playground_answers_bad_requests_with_a_sentence(page: ModelsPage, a
 def test_the_tab_speaks_the_visitors_language(page: ModelsPage) -> None:
     korean = page.read({"language": "ko"}, OWNER)
     assert cards(korean)["tiny-llama"]["badge"] == messages("ko")("models.where_here")
+
+
+def test_what_a_load_takes_for_a_moment_more_is_said(page: ModelsPage) -> None:
+    assert "While it is loading" not in cards(page.read({}, OWNER))["tiny-llama"]["needs"]
+    needs = Needs("CPU", 10 * GB, 2 * GB, GB, 4096, 8, 40 * GB, peak_bytes=21 * GB)
+    assert needs_words(needs, WORDS, fits=True).endswith("While it is loading it takes up to 21.0 GB for a moment.")
