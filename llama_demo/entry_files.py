@@ -14,7 +14,7 @@ from llama_demo.checkpoints.llama import EMBEDDING, OUTPUT
 from llama_demo.checkpoints.meta_params import VOCABULARY, read_params
 from llama_demo.checkpoints.safetensors_read import read_tensors
 from llama_demo.errors import BadCheckpoint
-from llama_demo.placement import BYTES_EACH, UNPACKED_BYTES, Model
+from llama_demo.placement import OPENVINO_BYTES, Model
 
 ARCHITECTURES = frozenset({"LlamaForCausalLM", "LlamaForSequenceClassification"})
 ADAPTER_FILES = (adapter.CONFIG, adapter.WEIGHTS)
@@ -29,7 +29,6 @@ HUB_FILES = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
-_EMBEDDED_BYTES = 145_000_000
 _ASSUMED_ENDS = 10
 """One number in so many is the embedding's or the head's, where the catalog does not say: more than in the family."""
 
@@ -51,25 +50,29 @@ def wanted_files(entry: Entry) -> tuple[str, ...]:
 def read_model(entry: Entry) -> Model:
     """What the arithmetic needs, read from the catalog, a header or a configuration, never from weights."""
     if entry.package or entry.path is None:
-        each = BYTES_EACH[entry.quantization] if entry.quantization else 0
-        stored = _EMBEDDED_BYTES if entry.package else int(entry.parameters * each)
+        kind = "q8_0" if entry.package else entry.quantization
+        held = int(entry.parameters * OPENVINO_BYTES[kind]) if kind else 0
         ends = entry.embedding_parameters or entry.parameters // _ASSUMED_ENDS
-        packed = int(entry.parameters * UNPACKED_BYTES) if entry.quantization == "f16" else 0
-        return Model(entry.parameters, ends, entry.layers, entry.kv_heads, entry.head_size, stored, packed)
+        return Model(entry.parameters, ends, entry.layers, entry.kv_heads, entry.head_size, held)
     if entry.format == "meta":
         params = read_params(entry.path)
         ends = 2 * (params.vocab_size or VOCABULARY) * params.dim
         return Model(params.parameters(), ends, params.layers, params.kv_heads, params.head_dim)
     if entry.format == "gguf":
         header = gguf.read_header(entry.path)
-        stored, packed = entry.path.stat().st_size, 0
-        if gguf.needs_requantizing(header):
-            stored = int(header.parameters * BYTES_EACH["q8_0"])
-        elif "F16" in header.tensor_types:
-            packed = int(header.parameters * UNPACKED_BYTES)
         shape = (header.block_count, header.head_count_kv, header.head_dim)
-        return Model(header.parameters, 0, *shape, stored, packed)
+        return Model(header.parameters, 0, *shape, _held_by_openvino(header))
     return _read_folder(entry.path)
+
+
+def _held_by_openvino(header: gguf.GGUFHeader) -> int:
+    rewritten = gguf.unfaithful_types(header)
+    return int(
+        sum(
+            numbers * OPENVINO_BYTES["q8_0" if kind in rewritten else kind.lower()]
+            for kind, numbers in header.tensor_types.items()
+        )
+    )
 
 
 def _read_folder(folder: Path) -> Model:

@@ -93,8 +93,7 @@ class Planner:
         if dtype not in _ITEM_BYTES:
             dtype = "bfloat16" if stored == "float16" else stored  # as the engine has it on a CPU
         each = _ITEM_BYTES.get(dtype, 4.0)
-        form = cpu_form(
-            replace(model, stored_bytes=int(model.parameters * each)), "batching", f"{int(each * 8)}-bit", each
-        )
+        held = replace(model, held_bytes=int(model.parameters * each))
+        form = cpu_form(held, "batching", f"{int(each * 8)}-bit", each)
         is_cast = stored != dtype
         return replace(form, read_bytes=int(model.parameters * _ITEM_BYTES.get(stored, 4.0)) if is_cast else 0)

@@ -63,7 +63,7 @@ def helps(needs: Needs, form: Form, model: Model) -> Iterator[Help]:
     def needed(other: Form) -> int:
         return least(other, needs.device, needs.has_bytes, needs.context_tokens).bytes
 
-    smallest = cpu_form(replace(model, stored_bytes=0), "openvino", "q4_0", FAST_CACHE_BYTES)
+    smallest = cpu_form(replace(model, held_bytes=0), "openvino", "q4_0", FAST_CACHE_BYTES)
     if smallest.weight_bytes < form.weight_bytes and needed(smallest) <= needs.has_bytes:
         yield Help("quantize", bytes=needed(smallest))
     room = needs.has_bytes - needs.weight_bytes - needs.head_room_bytes - form.spare_bytes

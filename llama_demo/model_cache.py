@@ -87,7 +87,7 @@ class ModelCache:
         folder = self._cache_folder(entry.name, source)
         if not (folder / "tokenizer.json").is_file():
             gguf.write_tokenizer(source, folder)
-        if not gguf.needs_requantizing(header):
+        if not gguf.unfaithful_types(header):
             return Files(source, folder)
         weights = self._converted(
             folder, "q8_0", report, lambda target, tell: gguf.requantize(source, target, report=tell)

@@ -26,10 +26,9 @@ PAGE_TOKENS = 32
 FAST_CACHE_BYTES = 1.25
 """A number of the fast profile's KV cache on the CPU: one byte, and its share of scales and zero points, rounded up."""
 
-BYTES_EACH: Mapping[str, float] = {"f32": 4, "f16": 2, "q8_0": 34 / 32, "q4_0": 18 / 32}
-"""A number of a matrix in each type of a file; the quantised ones share a scale among 32."""
-UNPACKED_BYTES = 4.0
-"""What OpenVINO multiplies a 16-bit number with: it unpacks these, once, and repacks others in their own size."""
+OPENVINO_BYTES: Mapping[str, float] = {"f16": 2 + 4, "q8_0": 2 * 34 / 32, "q6_k": 2.5, "q4_0": 2 * 18 / 32}
+"""A number of a matrix in each type of a file, as OpenVINO has it in memory: as it was read, and once more in the order
+that it multiplies in, which for 16 bits is in 32. The others share a scale among 32, six bits become eight."""
 GPU_BYTES: Mapping[str, float] = {"32-bit": 4.0, "16-bit": 2.0, "8-bit": 1.0, "4-bit": 0.5 + 4 / 64}
 """A number of a layer's matrices; in 4 bits, 64 share a float32 scale. The embedding and the head stay in 16 bits."""
 
@@ -37,16 +36,14 @@ GPU_BYTES: Mapping[str, float] = {"32-bit": 4.0, "16-bit": 2.0, "8-bit": 1.0, "4
 @dataclass(frozen=True, slots=True)
 class Model:
     """What the arithmetic needs of a model. `embedding_parameters` counts the embedding and the head together, which no
-    quantisation touches on a GPU; `stored_bytes` is what the weights take where they are used as they are stored, and
-    `packed_bytes` the form of them that OpenVINO computes with, where that is not as much."""
+    quantisation touches on a GPU; `held_bytes` is what the weights take where their form is not to be chosen."""
 
     parameters: int
     embedding_parameters: int
     layers: int
     kv_heads: int
     head_size: int
-    stored_bytes: int = 0
-    packed_bytes: int = 0
+    held_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +93,8 @@ def gpu_form(model: Model, precision: str) -> Form:
 
 
 def cpu_form(model: Model, way: Way, precision: str, cache_bytes_each: float) -> Form:
-    """For the CPU: as the weights are stored, or else in one of `BYTES_EACH`. OpenVINO keeps the file's own numbers
-    beside those that it computes with."""
-    each = model.stored_bytes / model.parameters if model.stored_bytes else BYTES_EACH[precision]
-    if way == "openvino":
-        each += model.packed_bytes / model.parameters or each
+    """For the CPU: as the weights are held, or else in one of `OPENVINO_BYTES`."""
+    each = model.held_bytes / model.parameters if model.held_bytes else OPENVINO_BYTES[precision]
     return _form(model, (way, precision, False), (each, each, cache_bytes_each))
 
 

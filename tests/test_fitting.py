@@ -6,7 +6,7 @@ import pytest
 
 from llama_demo.devices import CPU
 from llama_demo.fitting import Help, Needs, gpu_for, helps, least
-from llama_demo.placement import BYTES_EACH, FAST_CACHE_BYTES, Model, cpu_form
+from llama_demo.placement import FAST_CACHE_BYTES, OPENVINO_BYTES, Model, cpu_form
 
 GB = 10**9
 PARAMETERS = 6_738_415_616
@@ -29,7 +29,7 @@ def test_the_least_is_the_weights_one_conversation_and_the_head_room() -> None:
 def test_four_bits_help_where_they_fit() -> None:
     assert "quantize" not in needs_of("f16", 9)[1]
     help_ = needs_of("f16", 10)[1]["quantize"]
-    assert 2 * PARAMETERS * BYTES_EACH["q4_0"] < help_.bytes <= 10 * GB
+    assert PARAMETERS * OPENVINO_BYTES["q4_0"] < help_.bytes <= 10 * GB
     assert "quantize" not in needs_of("q4_0", 10)[1]
 
 

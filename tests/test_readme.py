@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from llama_demo.catalog import EMBEDDED, Entry, packaged
 from llama_demo.entry_files import is_converted, read_model
@@ -75,7 +76,8 @@ def models_row(entries: list[Entry], words: dict[str, str]) -> str:
     names = ", ".join(f"`{entry.name}`" for entry in entries)
     on_gpu = needs(gpu_form(model, "16-bit")) if entry.format != "gguf" else words["cpu_only"]
     on_cpu = needs(cpu_form(model, "openvino", "q4_0" if is_converted(entry) else "gguf", FAST_CACHE_BYTES))
-    download = words["none"] if entry.package else gigabytes(model.stored_bytes or 2 * model.parameters)
+    block, size = GGML_QUANT_SIZES[GGMLQuantizationType[(entry.quantization or "f16").upper()]]
+    download = words["none"] if entry.package else gigabytes(entry.parameters / block * size)
     link = f"[{entry.licence}]({entry.link}), {words[entry.access]}"
     return f"| {names} | {download} | {on_cpu} | {on_gpu} | {link} |"
 

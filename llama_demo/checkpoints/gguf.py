@@ -19,16 +19,16 @@ from llama_demo.checkpoints.gguf_tokenizer import write_tokenizer
 __all__ = [
     "FAITHFUL_TYPES",
     "GGUFHeader",
-    "needs_requantizing",
     "read_header",
     "requantize",
+    "unfaithful_types",
     "write_gguf",
     "write_tokenizer",
 ]
 
-FAITHFUL_TYPES = frozenset({"F16", "Q8_0", "Q4_0"})
-"""The matrices' types whose values OpenVINO's GGUF reader keeps: it rounds the asymmetric ones (Q4_1: KL 0.54), and
-refuses F32."""
+FAITHFUL_TYPES = frozenset({"F16", "Q8_0", "Q6_K", "Q4_0"})
+"""The matrices' types whose values OpenVINO's GGUF reader keeps: it rounds the asymmetric ones (Q4_1: KL 0.54, Q4_K as
+badly), and refuses F32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ class GGUFHeader:
     architecture: str
     name: str
     tensor_types: Mapping[str, int]
-    """How many matrices there are of each type, by the type's name (`Q8_0`); vectors are always read exactly."""
+    """How many numbers the matrices of each type have together, by the type's name (`Q8_0`); vectors are always read
+    exactly."""
     context_length: int
     embedding_length: int
     feed_forward_length: int
@@ -79,7 +80,7 @@ def header_of(container: Container) -> GGUFHeader:
         path=container.path,
         architecture=architecture,
         name=str(container.fields.get("general.name", container.path.stem)),
-        tensor_types=Counter(tensor.type.name for tensor in container.tensors if len(tensor.shape) > 1),
+        tensor_types=_numbers(container),
         context_length=metadata.count("llama.context_length"),
         embedding_length=width,
         feed_forward_length=metadata.count("llama.feed_forward_length"),
@@ -95,9 +96,17 @@ def header_of(container: Container) -> GGUFHeader:
     )
 
 
-def needs_requantizing(header: GGUFHeader) -> bool:
-    """Whether any matrix is of a type that OpenVINO would not compute faithfully."""
-    return not FAITHFUL_TYPES.issuperset(header.tensor_types)
+def unfaithful_types(header: GGUFHeader) -> tuple[str, ...]:
+    """The types of its matrices that OpenVINO would not compute faithfully: they must be written again as another."""
+    return tuple(sorted(set(header.tensor_types) - FAITHFUL_TYPES))
+
+
+def _numbers(container: Container) -> Mapping[str, int]:
+    found: Counter[str] = Counter()
+    for tensor in container.tensors:
+        if len(tensor.shape) > 1:
+            found[tensor.type.name] += tensor.items
+    return found
 
 
 _BLOCK_TENSORS = (

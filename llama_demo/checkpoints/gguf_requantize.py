@@ -27,11 +27,12 @@ from llama_demo.checkpoints.gguf_write import (
 )
 from llama_demo.errors import BadCheckpoint
 
-_KEPT_TYPES = frozenset({GGMLQuantizationType.Q8_0, GGMLQuantizationType.Q4_0})
+_KEPT_TYPES = frozenset({GGMLQuantizationType.Q8_0, GGMLQuantizationType.Q6_K, GGMLQuantizationType.Q4_0})
 
 
 def requantize(source: Path, target: Path, *, to: Quantization = "q8_0", report: Report | None = None) -> None:
-    """Writes `source` again with its matrices as `to`; those already in Q8_0 or Q4_0 keep their type and values.
+    """Writes `source` again with its matrices as `to`; those already in Q8_0, Q6_K or Q4_0 keep their type and
+    values.
 
     Metadata and tokenizer are kept as they are. `target` appears whole or not at all. Needs memory for a few slices
     of a tensor, whatever the file's size. Raises `BadCheckpoint`, `DiskFull`.

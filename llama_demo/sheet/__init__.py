@@ -10,6 +10,7 @@ from pathlib import Path
 
 from llama_demo import hub
 from llama_demo.catalog import Entry
+from llama_demo.checkpoints import gguf
 from llama_demo.entry_files import find_packaged, wanted_files
 from llama_demo.errors import BadCheckpoint
 from llama_demo.sheet.config import Described, Field, Source, describe, fields_of
@@ -35,6 +36,8 @@ class Sheet:
     kv_bytes_per_token: int
     context_tokens: int
     tokenizer: TokenizerFacts | None
+    rewritten_types: tuple[str, ...] = ()
+    """The types of a GGUF file's matrices that are written again as another before it is loaded."""
 
     @property
     def parameters(self) -> int:
@@ -73,6 +76,7 @@ def read_sheet(entry: Entry) -> Sheet:
         kv_bytes_per_token=0 if attention is None else attention.kv_numbers_per_token * CACHE_BYTES,
         context_tokens=int(described.values.get("max_position_embeddings") or entry.context_tokens),
         tokenizer=tokenizer,
+        rewritten_types=gguf.unfaithful_types(gguf.read_header(files)) if files and files.is_file() else (),
     )
 
 

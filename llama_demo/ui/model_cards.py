@@ -163,7 +163,8 @@ def needs_words(needs: Needs, words: Messages, *, fits: bool) -> str:
         tokens=needs.context_tokens,
         head_room=size(needs.head_room_bytes),
     )
-    return f"{said} {words('models.needs_peak', peak=size(needs.peak_bytes))}" if needs.peak_bytes else said
+    peak = words("models.needs_peak", peak=size(needs.peak_bytes)) if needs.peak_bytes else ""
+    return f"{said} {peak}".strip()
 
 
 def help_words(each: Help, words: Messages) -> str:

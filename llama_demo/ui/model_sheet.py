@@ -19,7 +19,7 @@ def sheet_view(sheet: Sheet, title: str, words: Messages) -> View:
     return {
         "name": sheet.name,
         "title": words("sheet.title", title=title),
-        "source": words(f"sheet.source_{sheet.source}"),
+        "source": _source(sheet, words),
         "total": words("sheet.total", count=_count(sheet.parameters)) if sheet.parts else "",
         "parts": _parts(sheet, words),
         "attention": None if sheet.attention is None else _attention(sheet.attention, words),
@@ -29,6 +29,14 @@ def sheet_view(sheet: Sheet, title: str, words: Messages) -> View:
         "can_split": sheet.tokenizer is not None,
         "has_sentencepiece": sheet.tokenizer is not None and sheet.tokenizer.has_sentencepiece,
     }
+
+
+def _source(sheet: Sheet, words: Messages) -> str:
+    """Where it is from, and whether its file is used as it is."""
+    said = words(f"sheet.source_{sheet.source}")
+    types = ", ".join(sheet.rewritten_types)
+    rewritten = words("sheet.rewritten", types=types) if types else ""
+    return f"{said} {rewritten}".strip()
 
 
 def _count(number: int) -> str:

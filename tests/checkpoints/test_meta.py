@@ -27,7 +27,7 @@ SHAPES = {
     "plain": (Shape(), 1),
     "two shards": (Shape(), 2),
     "four shards, grouped queries": (Shape(heads=8, kv_heads=4), 4),
-    "eight shards as the 70B": (Shape(dim=256, heads=8, kv_heads=8, ffn_dim_multiplier=1.3), 8),
+    "eight shards as the 70B": (Shape(dim=256, heads=16, kv_heads=8, ffn_dim_multiplier=1.3), 8),
     "grouped queries, wider network": (Shape(heads=4, kv_heads=2, ffn_dim_multiplier=1.3, multiple_of=64), 2),
     "another rotary base": (Shape(kv_heads=1, rope_theta=1e6, norm_eps=1e-3), 1),
 }

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from llama_demo.catalog import EMBEDDED
+from llama_demo.checkpoints import gguf
 from llama_demo.errors import DiskFull
 from llama_demo.fitting import Needs
 from llama_demo.jobs import JobProgress
@@ -210,3 +212,14 @@ def test_what_a_load_takes_for_a_moment_more_is_said(page: ModelsPage) -> None:
     assert "While it is loading" not in cards(page.read({}, OWNER))["tiny-llama"]["needs"]
     needs = Needs("CPU", 10 * GB, 2 * GB, GB, 4096, 8, 40 * GB, peak_bytes=21 * GB)
     assert needs_words(needs, WORDS, fits=True).endswith("While it is loading it takes up to 21.0 GB for a moment.")
+
+
+def test_a_sheet_says_what_is_written_again_before_it_is_loaded(tmp_path: Path, embedded_gguf: Path) -> None:
+    with Runtime(Settings(cache_dir=tmp_path)) as runtime:
+        page = ModelsPage(runtime)
+        english, korean = (page.sheet({"name": EMBEDDED.name, "language": name}, NOBODY) for name in ("en", "ko"))
+        assert "stored as Q4_1" in english["source"]
+        assert "Q4_1 형식" in korean["source"]
+        gguf.requantize(embedded_gguf, tmp_path / "faithful.gguf")
+        name = runtime.management.add(str(tmp_path / "faithful.gguf"))
+        assert "Q8_0" not in page.sheet({"name": name}, OWNER)["source"]
