@@ -19,7 +19,7 @@ from llama_demo.errors import EmptyMessage, LlamaDemoError
 from llama_demo.leasing import Stopper, result_of
 from llama_demo.table_output import ERROR
 from llama_demo.tables import Table, Value, open_table, text_of
-from llama_demo.text_files import OWN_ERRORS, TextTask
+from llama_demo.text_files import OWN_ERRORS, TextTask, settings_said
 from llama_demo.visitors import Visitor
 
 TOGETHER = 128
@@ -42,11 +42,14 @@ class By:
 def classifying(service: Classification, model: str, how: By, visitor: Visitor) -> TextTask:
     """The label of each row's text, a score for each label, and how many characters did not fit the context. `model` is
     what reads for labels; a head reads with its own. Raises `UnknownClassifier`, `UntrainedHead`, `BadHead`."""
+    settings: dict[str, object] = {"threshold": how.threshold} if how.threshold else {}
     if isinstance(how.by, ZeroShot):
-        labels, fixed = tuple(label.name for label in how.by.labels), {"model": model}
+        labels = tuple(label.name for label in how.by.labels)
+        fixed = {"model": model, "settings": settings_said(settings | _chosen(how.by))}
     else:
         head = service.find(how.by, visitor)
-        labels, fixed = tuple(head.labels), {"classifier": how.by, "model": head.backbone.name}
+        labels, settings = tuple(head.labels), settings | {"head": head.digest}
+        fixed = {"classifier": how.by, "model": head.backbone.name, "settings": settings_said(settings)}
     together = _Together(lambda texts: classify(service, texts, model, how, visitor))
 
     async def of(text: str) -> Mapping[str, Value]:
@@ -59,6 +62,15 @@ def classifying(service: Classification, model: str, how: By, visitor: Visitor) 
     return TextTask(fixed, ("predicted", *(f"{_SCORE}{label}" for label in labels), "cut_characters"), of)
 
 
+def _chosen(asked: ZeroShot) -> Mapping[str, object]:
+    """What is asked for beside the labels' names, as far as it is not what it is for everybody."""
+    usual = ZeroShot(asked.labels)
+    names = ("instruction", "normalise_length", "correct_prior")
+    chosen = {name: getattr(asked, name) for name in names if getattr(asked, name) != getattr(usual, name)}
+    described = {label.name: label.description for label in asked.labels if label.description}
+    return chosen | ({"descriptions": described} if described else {})
+
+
 def said(verdict: Verdict) -> str:
     """The label, or the several where a text may have some; empty below the threshold."""
     return verdict.label if verdict.label is not None else ", ".join(verdict.labels)
@@ -68,11 +80,8 @@ async def classify(
     service: Classification, texts: Sequence[str], model: str, how: By, visitor: Visitor
 ) -> Sequence[Verdict]:
     """Raises as `Classification.classify`."""
-    stopper = Stopper(visitor)
-    if isinstance(how.by, ZeroShot):
-        updates = service.zero_shot(texts, how.by, model=model, abstain_below=how.threshold, stopper=stopper)
-    else:
-        updates = service.classify(texts, how.by, abstain_below=how.threshold, stopper=stopper)
+    reads = model if isinstance(how.by, ZeroShot) else ""
+    updates = service.classify(texts, how.by, model=reads, abstain_below=how.threshold, stopper=Stopper(visitor))
     return (await result_of(updates, Verdicts)).verdicts
 
 

@@ -37,7 +37,8 @@ LlamaDemoError
 │   ├── TableTooLarge            more bytes than this server takes
 │   ├── TooManyRows              more rows than this server takes
 │   ├── NotReadable
-│   └── ForeignOutput            a file to go on with that was not made from this input
+│   ├── ForeignOutput            a file to go on with that was not made from this input
+│   └── MadeOtherwise            or by another model, or with other settings
 ├── DoesNotFit                   with the numbers
 └── Unavailable                  try again, or do what the text says: HTTP 503
     ├── NoModel                  neither the package nor the Hub has the embedded model
@@ -291,6 +292,13 @@ class NotReadable(BadTable):
 class ForeignOutput(BadTable):
     source: str
     problem: str
+
+
+@dataclass(eq=False)
+class MadeOtherwise(BadTable):
+    column: str
+    there: str
+    asked: str
 
 
 @dataclass(eq=False)

@@ -200,6 +200,7 @@ class Runtime:
 
     def close(self) -> None:
         self.management.close()
+        self.classification.heads.close()
         self.registry.close()
         self._remotes.close()
 

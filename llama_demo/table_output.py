@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from llama_demo.errors import DiskFull, ForeignOutput, NotWritable, OutputInUse, UnknownTableFormat
+from llama_demo.errors import DiskFull, ForeignOutput, MadeOtherwise, NotWritable, OutputInUse, UnknownTableFormat
 from llama_demo.table_lines import RECORD_CHARACTERS
 from llama_demo.tables import CSV_NAMES, JSONL_NAMES, CsvTable, Row, Table, Value
 
@@ -31,7 +31,7 @@ class Output:
     Opening it reads what is there: `done` rows, `failed` of them with an error. `remaining` are the rows to come.
 
     Raises `UnknownTableFormat` where it is not of the table's kind, `ForeignOutput` where what is there was not made
-    from this table, `OutputInUse`, `NotWritable`.
+    from this table, `MadeOtherwise` where its `fixed` values are others, `OutputInUse`, `NotWritable`.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Output:
                 if headed:
                     self._count(record)
                 elif record != self._header:
-                    raise self._foreign("its columns are others")
+                    raise self._foreign(self._other_header(record))
                 end += len(record)
         return end
 
@@ -120,17 +120,23 @@ class Output:
             cells = self._table.parse(record)
         except ValueError:
             raise self._foreign(f"row {number} is no such row") from None
-        added = {**dict.fromkeys(self._made), ERROR: None}
-        if len(cells) != len(self._table.cells(row, {**self._fixed, **added})):
-            raise self._foreign(f"row {number} has other columns")
-        if cells[: len(row.values)] != self._table.cells(row, {}):
+        ours = self._table.cells(row, {**self._fixed, **dict.fromkeys((*self._made, ERROR))})
+        if len(cells) != len(ours) or _named(cells) != _named(ours):
+            raise self._foreign(f"in row {number} {_difference(_named(cells), _named(ours))}")
+        own, known = len(row.values), len(row.values) + len(self._fixed)
+        if cells[:own] != ours[:own]:
             raise self._foreign(f"row {number} is another")
-        known = self._table.cells(row, self._fixed)
-        if cells[: len(known)] != known:
-            told = ", ".join(f"{name} {value}" for name, value in self._fixed.items())
-            raise self._foreign(f"row {number} was not made with {told}")
+        for column, cell, wanted in zip(self._fixed, cells[own:known], ours[own:known], strict=True):
+            if cell != wanted:
+                raise MadeOtherwise(self._title, column, _said(cell), _said(wanted))
         self.done = number
         self.failed += cells[-1] not in ("", (ERROR, None))
+
+    def _other_header(self, record: bytes) -> str:
+        try:
+            return _difference(self._table.parse(record), self._table.parse(self._header))
+        except ValueError:
+            return "its columns are others"
 
     def _check_torn(self, record: bytes, headed: bool) -> None:
         """Only what may be the beginning of our next record is cut off."""
@@ -159,6 +165,26 @@ class Output:
                 raise DiskFull(self._title, len(record), free) from None
             raise NotWritable(self._title, error.strerror or type(error).__name__) from None
         self._end += len(record)
+
+
+def _named(cells: Sequence[Any]) -> list[str]:
+    """The columns of a record that names them itself."""
+    return [cell[0] for cell in cells if isinstance(cell, tuple)]
+
+
+def _said(cell: Any) -> str:
+    """A cell's value as an error shows it."""
+    value = cell[1] if isinstance(cell, tuple) else cell
+    return str(value) or "-"
+
+
+def _difference(there: Sequence[str], ours: Sequence[str]) -> str:
+    """In what way columns that are there are not ours."""
+    if (lacking := next((column for column in ours if column not in there), None)) is not None:
+        return f"it has no column {lacking}"
+    if (more := next((column for column in there if column not in ours), None)) is not None:
+        return f"it has a column {more}"
+    return "its columns are others"
 
 
 def _records(file: BinaryIO, *, quoted: bool) -> Iterator[tuple[bytes, bool]]:

@@ -6,9 +6,11 @@ It knows no command line and no page, and leaves the reading, the writing and th
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +28,7 @@ from llama_demo.generation import Generation
 from llama_demo.leasing import Stopper, result_of
 from llama_demo.table_output import ERROR, Output
 from llama_demo.tables import Row, Table, Value, check_table, text_of
-from llama_demo.values import Completion, CompletionRequest, ScoredText
+from llama_demo.values import Completion, CompletionRequest, Sampling, ScoredText
 from llama_demo.visitor_errors import TookTooLong, TooManyRequests
 from llama_demo.visitors import Visitor
 
@@ -34,6 +36,7 @@ OWN_ERRORS = (EmptyMessage, EngineCrashed, ForgedTurn, InvalidUnicode, MessageTo
 """What is a row's own fault, or may be; anything else would befall every other row too."""
 _ATTEMPTS = 3
 _BUSY_SECONDS = 1.0
+_SETTINGS_CHARACTERS = 300
 
 T = TypeVar("T")
 
@@ -41,7 +44,7 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class TextTask:
     """What to do with a file: `of` gives a text's values for the columns `made`. `fixed` are columns that say what the
-    rows are from, the model above all: another one must not go on with the file."""
+    rows are from, the model and the settings: others must not go on with the file."""
 
     fixed: Mapping[str, Value]
     made: tuple[str, ...]
@@ -51,6 +54,17 @@ class TextTask:
     def added(self) -> tuple[str, ...]:
         """Every column that the output has and the input must not have."""
         return (*self.fixed, *self.made, ERROR)
+
+
+def settings_said(values: Mapping[str, object]) -> str:
+    """Settings as one short text, the same for the same values only; empty where there are none."""
+    if not values:
+        return ""
+    text = json.dumps(values, ensure_ascii=False)
+    if len(text) <= _SETTINGS_CHARACTERS:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return f"{text[:_SETTINGS_CHARACTERS]}... ({digest})"
 
 
 def completing(generation: Generation, model: str, request: CompletionRequest, visitor: Visitor) -> TextTask:
@@ -67,7 +81,15 @@ def completing(generation: Generation, model: str, request: CompletionRequest, v
         return made
 
     made = tuple(f"{column}{name}" for name in names for column in ("completion", "finish"))
-    return TextTask({"model": model}, made, of)
+    return TextTask({"model": model, "settings": settings_said(_chosen(request))}, made, of)
+
+
+def _chosen(request: CompletionRequest) -> Mapping[str, object]:
+    """What is asked for beside the text, as far as it is not what it is for everybody."""
+    usual = asdict(CompletionRequest("", Sampling()))
+    sampling, others = asdict(request.sampling), {**asdict(request), "prompt": "", "sampling": None}
+    chosen = {name: value for name, value in sampling.items() if value != usual["sampling"][name]}
+    return chosen | {name: value for name, value in others.items() if value not in (None, usual[name])}
 
 
 def scoring(generation: Generation, model: str, visitor: Visitor) -> TextTask:

@@ -122,6 +122,24 @@ def test_texts_in_a_file_are_read_together_and_get_what_they_would_get_alone(com
         assert float(rows[33][f"score {label}"]) == pytest.approx(score, abs=1e-4)
 
 
+def test_other_labels_or_another_threshold_do_not_go_on_with_a_file(command: Run, tmp_path: Path) -> None:
+    source, target = write_prompts(tmp_path / "in.csv", 3, column="text"), tmp_path / "out.csv"
+    files = ("--input", source, "--output", target)
+    assert command(*LABELS, *files)[0] == 0
+    whole = target.read_bytes()
+    for changed, words in (
+        (("--labels", "sea,land"), "it has a column score sky"),
+        (("--labels", "sea,land,air"), "it has no column score air"),
+        ((*LABELS, "--threshold", "0.4"), 'settings -, now {"threshold": 0.4}'),
+        ((*LABELS, "--instruction", "Sort it."), 'now {"instruction": "Sort it."}'),
+    ):
+        status, _, err = command(*changed, *files)
+        assert (status, err.count("\n")) == (1, 1)
+        assert words in err
+        assert target.read_bytes() == whole
+    assert command(*LABELS, *files)[0] == 0
+
+
 @pytest.mark.slow
 def test_twenty_thousand_texts_killed_midway_are_all_there_once(tiny_folder: Path, tmp_path: Path) -> None:
     rows, model = 20_000, tmp_path / "tiny.gguf"

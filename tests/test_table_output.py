@@ -73,10 +73,15 @@ def test_zeros_that_a_power_cut_left_are_cut_off(source: Path) -> None:
 def test_an_output_that_is_not_this_inputs_is_refused_with_the_reason_and_left_alone(source: Path) -> None:
     whole = fill(source, 4)
     out = source.with_stem("out")
-    with pytest.raises(errors.ForeignOutput, match="model other"):
+    with pytest.raises(errors.MadeOtherwise) as caught:
         opened(source, model="other")
-    with pytest.raises(errors.ForeignOutput, match="columns"):
+    assert (caught.value.column, caught.value.there, caught.value.asked) == ("model", "tiny", "other")
+    with pytest.raises(errors.ForeignOutput, match="no column completion_1"):
         opened(source, made=("completion_1", "completion_2"))
+    with pytest.raises(errors.ForeignOutput, match="no column another"):
+        opened(source, made=("another",))
+    with pytest.raises(errors.ForeignOutput, match="a column completion"):
+        opened(source, made=())
     text = source.read_text(encoding="utf-8")
     source.write_text(text.replace("plain", "changed"), encoding="utf-8")
     with pytest.raises(errors.ForeignOutput, match="row 1 is another"):

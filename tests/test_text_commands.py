@@ -168,6 +168,23 @@ def test_a_file_of_texts_gets_their_perplexities(command: Run, tmp_path: Path) -
     assert int(first["tokens"]) == len(shown) - 2
 
 
+def test_other_settings_do_not_go_on_with_a_file_and_are_named(command: Run, tmp_path: Path) -> None:
+    source, target = write_prompts(tmp_path / "in.csv", 2), tmp_path / "out.csv"
+    files = ("generate", "--input", source, "--output", target)
+    assert command(*files, *GREEDY)[0] == 0
+    whole = target.read_bytes()
+    status, out, err = command(*files, "--temperature", "0.5", "--max-new-tokens", "8", "--stop", "END")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    there, now = (
+        '{"max_new_tokens": 8, "temperature": 0.0}',
+        '{"max_new_tokens": 8, "temperature": 0.5, "stops": ["END"]}',
+    )
+    assert f"settings {there}, now {now}" in err
+    assert "choose another output" in err
+    assert target.read_bytes() == whole
+    assert command(*files, *GREEDY)[0] == 0
+
+
 def test_a_file_that_is_wrong_is_refused_before_anything_is_written(command: Run, tmp_path: Path) -> None:
     source = write_prompts(tmp_path / "in.csv", 3, column="text")
     status, _, err = command("generate", "--input", source, "--output", tmp_path / "out.csv")

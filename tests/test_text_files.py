@@ -11,7 +11,7 @@ from llama_demo.batch import BatchProgress
 from llama_demo.errors import Busy, EngineCrashed, NoModel
 from llama_demo.messages import messages
 from llama_demo.tables import Value, open_table
-from llama_demo.text_files import TextTask, run_file
+from llama_demo.text_files import TextTask, run_file, settings_said
 from llama_demo.visitor_errors import TooManyRequests
 from tests.text_file_runs import rows_of, write_prompts
 
@@ -60,6 +60,14 @@ def test_a_busy_server_or_one_that_lets_a_visitor_wait_is_asked_again_until_it_a
 
     assert outcome(tmp_path, of) == BatchProgress(6, 0, 6)
     assert all(row["length"] == str(len(row["prompt"])) for row in rows_of(tmp_path / "out.csv"))
+
+
+def test_long_settings_are_shortened_and_still_told_apart() -> None:
+    assert settings_said({}) == ""
+    assert settings_said({"n": 2}) == '{"n": 2}'
+    long = [settings_said({"instruction": "x" * 1000 + end}) for end in "ab"]
+    assert len(set(long)) == 2
+    assert all(len(text) < 400 for text in long)
 
 
 def test_what_would_befall_every_row_ends_the_run_with_the_rows_before_it(tmp_path: Path) -> None:

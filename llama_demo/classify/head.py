@@ -6,6 +6,7 @@ the file would be, nobody learns here: there is no way to make one without its w
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -75,6 +76,11 @@ class Head:
     @property
     def hidden_size(self) -> int:
         return int(self.weight.shape[1])
+
+    @property
+    def digest(self) -> str:
+        """Tells the head from every other, of the same name too."""
+        return hashlib.sha256(self.prompt.encode() + self.weight.tobytes()).hexdigest()[:16]
 
     def scores(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """[n, labels]: probabilities that sum to 1, or one for each label alone (multi-label), or values (regression).

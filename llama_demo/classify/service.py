@@ -84,33 +84,31 @@ class Classification:
         self.heads = Heads(folder, private=private)
         self.sharing = Sharing(find=self.find, home=lambda head: entry_of(self._home(head, "")), checkpoint=checkpoint)
 
-    async def zero_shot(
-        self,
-        texts: object,
-        asked: ZeroShot,
-        *,
-        model: str,
-        abstain_below: float = 0.0,
-        stopper: Stopper | None = None,
-    ) -> AsyncGenerator[ClassifyUpdate, None]:
-        """How likely `model` finds each label of each text. Raises `InvalidInput`, and as `Leasing.call`."""
-        async with aclosing(self._verdicts(texts, asked, model, abstain_below, stopper)) as updates:
-            async for update in updates:
-                yield update
-
     async def classify(
         self,
         texts: object,
-        classifier: str,
+        by: str | ZeroShot,
         *,
         model: str = "",
         abstain_below: float = 0.0,
         stopper: Stopper | None = None,
     ) -> AsyncGenerator[ClassifyUpdate, None]:
-        """What the trained head says of each text, on the model that it was trained on unless `model` is another name
-        of it. A checkpoint that classifies goes by its model's name. Raises `InvalidInput`, and as `Leasing.call`."""
-        head = self.find(classifier, stopper.visitor if stopper else None)
-        async with aclosing(self._verdicts(texts, head, self._home(head, model), abstain_below, stopper)) as updates:
+        """How likely `model` finds each label of each text; or what the trained head of that name says of it, on the
+        model that it was trained on unless `model` is another name of it. A checkpoint that classifies goes by its
+        model's name. Raises `InvalidInput`, and as `Leasing.call`."""
+        how, home = self._decides(by, model, stopper)
+        taken = texts_from(texts, self._limits)
+        _check_share(abstain_below)
+
+        def work(loaded: LoadedModel, progress: _Progress) -> Verdicts | None:
+            reader = self._reader(loaded, how)
+            found = reader.read(taken, progress.step("read"))
+            if found is None:
+                return None
+            made = verdicts(reader.labels, reader.problem_type, *found, abstain_below)
+            return Verdicts(reader.classifier, reader.model, reader.prompt, reader.problem_type, made)
+
+        async with aclosing(self._run(home, work, stopper)) as updates:
             async for update in updates:
                 yield update
 
@@ -123,14 +121,10 @@ class Classification:
         abstain_below: float = 0.0,
         stopper: Stopper | None = None,
     ) -> AsyncGenerator[ExplainUpdate, None]:
-        """Which words moved the decision on one text, by a trained head's name or by labels (then on `model`).
-
-        Raises `InvalidInput`, and as `Leasing.call`.
-        """
+        """Which words moved the decision on one text; the rest as `classify`."""
+        how, home = self._decides(by, model, stopper)
         (whole,) = texts_from([text], self._limits)
         _check_share(abstain_below)
-        how = by if isinstance(by, ZeroShot) else self.find(by, stopper.visitor if stopper else None)
-        home = model if isinstance(how, ZeroShot) else self._home(how, model)
 
         def work(loaded: LoadedModel, progress: _Progress) -> Explanation | None:
             reader = self._reader(loaded, how)
@@ -176,24 +170,6 @@ class Classification:
                 raise
             return read_checkpoint(folder, classifier)
 
-    async def _verdicts(
-        self, texts: object, by: Head | ZeroShot, model: str, abstain_below: float, stopper: Stopper | None
-    ) -> AsyncGenerator[ClassifyUpdate, None]:
-        taken = texts_from(texts, self._limits)
-        _check_share(abstain_below)
-
-        def work(loaded: LoadedModel, progress: _Progress) -> Verdicts | None:
-            reader = self._reader(loaded, by)
-            found = reader.read(taken, progress.step("read"))
-            if found is None:
-                return None
-            made = verdicts(reader.labels, reader.problem_type, *found, abstain_below)
-            return Verdicts(reader.classifier, reader.model, reader.prompt, reader.problem_type, made)
-
-        async with aclosing(self._run(model, work, stopper)) as updates:
-            async for update in updates:
-                yield update
-
     async def _run(
         self, model: str, work: Callable[[LoadedModel, _Progress], T | None], stopper: Stopper | None
     ) -> AsyncGenerator[LoadProgress | Waiting | Working | T, None]:
@@ -216,6 +192,13 @@ class Classification:
             progress.cancel()
         if made is not None:
             yield made
+
+    def _decides(self, by: str | ZeroShot, model: str, stopper: Stopper | None) -> tuple[Head | ZeroShot, str]:
+        """What decides, and the name of the model that it reads with."""
+        if isinstance(by, ZeroShot):
+            return by, model
+        head = self.find(by, stopper.visitor if stopper else None)
+        return head, self._home(head, model)
 
     def _home(self, head: Head, model: str) -> str:
         name = model or head.backbone.name

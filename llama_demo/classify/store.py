@@ -27,13 +27,16 @@ MOST_HEAD_BYTES = 20_000_000
 """Of one of them: enough for 200 labels on the largest Llama-2."""
 KEPT_SECONDS = 24 * 3600.0
 """After a visitor's last use of it."""
+EXPIRY_SECONDS = 600.0
+"""So often is looked for what has expired, whether anybody uses the store or not."""
 MOST_KEPT = 1000
 """On all visitors' shelves together: beyond it those that have not been used for longest go first."""
 
 
 class Heads:
     """The heads in `folder`, which is made when the first one is kept; from any thread. `private` tells visitors apart;
-    else, and where a `visitor` is left out, everything is on the one shelf that is everybody's."""
+    else, and where a `visitor` is left out, everything is on the one shelf that is everybody's. Close it: what is
+    private expires on a thread of its own."""
 
     def __init__(self, folder: Path, *, private: bool = False, clock: Callable[[], float] = time.time) -> None:
         self._folder = folder
@@ -41,7 +44,14 @@ class Heads:
         self._clock = clock
         self._lock = threading.Lock()
         self._reserved: set[Path] = set()
+        self._closed = threading.Event()
         self.expire()
+        if private:
+            threading.Thread(target=self._keep_expiring, name="heads", daemon=True).start()
+
+    def close(self) -> None:
+        """Nothing expires any more unless the store is used."""
+        self._closed.set()
 
     def names(self, visitor: Visitor | None = None) -> list[str]:
         """What `visitor` may use."""
@@ -133,6 +143,10 @@ class Heads:
                 path.unlink(missing_ok=True)
                 with suppress(OSError):
                     path.parent.rmdir()
+
+    def _keep_expiring(self) -> None:
+        while not self._closed.wait(EXPIRY_SECONDS):
+            self.expire()
 
     def _shelf(self, visitor: Visitor | None) -> Path:
         if visitor is None or not self._private:

@@ -54,16 +54,17 @@ class ClassifyEndpoints:
             threshold: no label below this probability
         """
         try:
-            stopper = Stopper(self._runtime.visitors.of(asked))
-            service, model = self._runtime.classification, optional_text("model", model)
-            if optional_text("classifier", classifier):
-                if labels:
-                    raise InvalidParameter("labels", labels, "left out where a classifier is named")
-                updates = service.classify(texts, classifier, model=model, abstain_below=threshold, stopper=stopper)
-            else:
+            by: str | ZeroShot = optional_text("classifier", classifier)
+            model = optional_text("model", model)
+            if by and labels:
+                raise InvalidParameter("labels", labels, "left out where a classifier is named")
+            if not by:
                 by = ZeroShot(labels_from(labels), instruction or "", normalise_length, correct_prior)
-                chosen = model or self._runtime.default_model
-                updates = service.zero_shot(texts, by, model=chosen, abstain_below=threshold, stopper=stopper)
+                model = model or self._runtime.default_model
+            stopper = Stopper(self._runtime.visitors.of(asked))
+            updates = self._runtime.classification.classify(
+                texts, by, model=model, abstain_below=threshold, stopper=stopper
+            )
             found = await result_of(updates, Verdicts)
             return [verdict.public() for verdict in found.verdicts]
         except Exception as error:

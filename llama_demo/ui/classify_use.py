@@ -71,14 +71,10 @@ class ClassifyUse:
     async def _views(self, given: Mapping[str, Any], words: Messages, stopper: Stopper) -> AsyncGenerator[str, None]:
         texts = read_texts(given.get("text"), each_line=given.get("each_line") is True)
         threshold, by = given.get("threshold") or 0.0, read_classifier(given)
-        model = read_model(given, self._runtime.default_model)
+        model = read_model(given, self._runtime.default_model) if isinstance(by, ZeroShot) else ""
         service, found = self._runtime.classification, ""
-        options: dict[str, Any] = {"abstain_below": threshold, "stopper": stopper}
-        updates: AsyncGenerator[ClassifyUpdate | ExplainUpdate, None] = (
-            service.classify(texts, by, **options)
-            if isinstance(by, str)
-            else service.zero_shot(texts, by, model=model, **options)
-        )
+        options: dict[str, Any] = {"model": model, "abstain_below": threshold, "stopper": stopper}
+        updates: AsyncGenerator[ClassifyUpdate | ExplainUpdate, None] = service.classify(texts, by, **options)
         async with aclosing(updates):
             async for update in updates:
                 if isinstance(update, Verdicts):
@@ -92,7 +88,7 @@ class ClassifyUse:
         if len(texts) > 1 or given.get("explain") is False:
             return
         yield found + note(words("classify.explaining"))
-        updates = service.explain(texts[0], by, model="" if isinstance(by, str) else model, **options)
+        updates = service.explain(texts[0], by, **options)
         async with aclosing(updates):
             async for update in updates:
                 if isinstance(update, Explanation):

@@ -33,7 +33,7 @@ PUBLIC_ROWS = 2_000
 """In a stranger's file; the owner's may have any number."""
 PUBLIC_BYTES = 20_000_000
 FILES_AT_ONCE = 8
-_SHARE = 4
+SHARE = 4
 """One file takes at most this part of the places that requests have."""
 _VIEW_SECONDS = 0.3
 _PREVIEW_ROWS = 5
@@ -42,11 +42,10 @@ _PREVIEW_CHARACTERS = 120
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A task, how many places one of its rows takes, and whatever else decides what comes out."""
+    """A task, and how many of its rows are worked on at once."""
 
     task: TextTask
-    places: int
-    asked: object
+    window: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +131,8 @@ class FileRuns:
         rows, size_bytes = (None, None) if visitor.is_owner else (PUBLIC_ROWS, PUBLIC_BYTES)
         total = await asyncio.to_thread(check_file, table, column, plan.task, rows=rows, size_bytes=size_bytes)
         result = await asyncio.to_thread(self._result, path, column, plan, visitor)
-        window = max(1, self._runtime.settings.concurrent // (_SHARE * plan.places))
         steps = run_file(
-            table, column, result, plan.task, total=total, window=window, worded=words.error, title=result.name
+            table, column, result, plan.task, total=total, window=plan.window, worded=words.error, title=result.name
         )
         shown = 0.0
         async with aclosing(steps):
@@ -147,7 +145,7 @@ class FileRuns:
     def _result(self, path: Path, column: str, plan: Plan, visitor: Visitor) -> Path:
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
-        made_from = json.dumps([visitor.key, content, path.name, column, dict(plan.task.fixed), repr(plan.asked)])
+        made_from = json.dumps([visitor.key, content, path.name, column, dict(plan.task.fixed)])
         folder = self._folder / hashlib.sha256(made_from.encode()).hexdigest()
         folder.mkdir(parents=True, exist_ok=True)
         result = folder / f"{path.stem}-results{path.suffix}"

@@ -15,7 +15,7 @@ import gradio as gr
 
 from llama_demo.text_files import completing
 from llama_demo.ui.completions import Completions
-from llama_demo.ui.file_runs import FileRuns, Plan
+from llama_demo.ui.file_runs import SHARE, FileRuns, Plan
 from llama_demo.ui.files import build_files
 from llama_demo.ui.header import model_label
 from llama_demo.ui.sampling_controls import sampling_controls
@@ -136,7 +136,8 @@ def file_plan(runtime: Runtime, values: Sequence[Any], visitor: Visitor) -> Plan
     plain = tuple(stop.replace("\\n", "\n").replace("\\t", "\t") for stop in (stops or "").split("\n") if stop)
     request = CompletionRequest("", sampling, plain, n, as_chat=mode == "chat", trim=trim is True)
     name = model or runtime.default_model
-    return Plan(completing(runtime.generation, name, request, visitor), request.n, request)
+    window = max(1, runtime.settings.concurrent // (SHARE * request.n))
+    return Plan(completing(runtime.generation, name, request, visitor), window)
 
 
 def _modes(words: Messages) -> dict[str, Any]:

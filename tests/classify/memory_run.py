@@ -63,7 +63,7 @@ def main(model: str, cache: str) -> None:
         labels = ZeroShot(labels_from(["sea", "land"]))
         for number in range(3):
             texts = [f"{example['text']} {number} {place}" for place, example in enumerate(EXAMPLES[::4])]
-            last(service.zero_shot(texts, labels, model=name))
+            last(service.classify(texts, labels, model=name))
             last(service.train(EXAMPLES[::2], f"head {number}", model=name))
             last(service.classify(texts, f"head {number}"))
         stages["classified"] = look(runtime)

@@ -88,7 +88,7 @@ def test_a_classifier_neither_writes_nor_scores(checkpoint: Path, tmp_path: Path
             last(runtime.generation.chat([Turn("user", "hi")], model="own-classifier", sampling=Sampling()))
         asked = ZeroShot(labels_from(["a", "b"]))
         with pytest.raises(Unsupported):
-            last(runtime.classification.zero_shot(["x"], asked, model="own-classifier"))
+            last(runtime.classification.classify(["x"], asked, model="own-classifier"))
 
 
 def test_without_its_score_weight_it_never_yields_a_number(

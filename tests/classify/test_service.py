@@ -152,7 +152,7 @@ def test_below_the_threshold_there_is_no_label(world: World, trained: Trained) -
 
 def test_zero_shot_gives_a_probability_for_every_label(world: World) -> None:
     asked = ZeroShot(labels_from(["bread", "the old town", "winter"]))
-    found = last(world.service.zero_shot(["a", "b"], asked, model=MODEL))
+    found = last(world.service.classify(["a", "b"], asked, model=MODEL))
     assert len(found.verdicts) == 2
     for verdict in found.verdicts:
         assert sum(verdict.scores.values()) == pytest.approx(1.0)
@@ -165,13 +165,12 @@ def odds(share: float) -> float:
 
 @pytest.mark.parametrize("by", ["mine", ZeroShot(labels_from(["sea", "land"]))])
 def test_an_explanation_tells_what_leaving_each_word_out_does(world: World, trained: Trained, by: Any) -> None:
+    model = MODEL if isinstance(by, ZeroShot) else ""
+
     def scores(text: str) -> Any:
-        if isinstance(by, str):
-            return last(world.service.classify([text], by)).verdicts[0].scores
-        return last(world.service.zero_shot([text], by, model=MODEL)).verdicts[0].scores
+        return last(world.service.classify([text], by, model=model)).verdicts[0].scores
 
     text = "school and tide and boats"
-    model = MODEL if isinstance(by, ZeroShot) else ""
     made = last(world.service.explain(text, by, model=model))
     assert isinstance(made, Explanation)
     assert made.method == "leave_one_out"
@@ -221,9 +220,9 @@ def test_the_prompt_for_labels_is_chosen_once(world: World, monkeypatch: pytest.
         return score(prompts, endings)
 
     monkeypatch.setattr(world.loaded.engine, "score_endings", counting)
-    first = last(world.service.zero_shot(["boats"], asked, model=MODEL))
+    first = last(world.service.classify(["boats"], asked, model=MODEL))
     begun = len(calls)
-    again = last(world.service.zero_shot(["boats"], asked, model=MODEL))
+    again = last(world.service.classify(["boats"], asked, model=MODEL))
     assert again.verdicts[0].scores == pytest.approx(first.verdicts[0].scores)
     assert len(calls) - begun < begun / 2
 
@@ -307,7 +306,7 @@ def test_what_is_no_number_is_neither_shown_nor_learned_from(
     fresh = [{**example, "text": f"{example['text']} again"} for example in EXAMPLES]
     for updates in (
         world.service.classify(["a text never read before"], "mine"),
-        world.service.zero_shot(["boats"], asked, model=MODEL),
+        world.service.classify(["boats"], asked, model=MODEL),
         world.service.train(fresh, "nothing", model=MODEL),
     ):
         with pytest.raises(NoNumbers):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,21 @@ def test_what_a_visitor_has_not_used_for_long_is_gone(tmp_path: Path) -> None:
     assert kept.names(ANNA) == []
     assert not paths[ANNA].parent.exists()
     assert kept.names(BEN) == kept.names(OWNER) == ["old"]
+
+
+def test_what_has_expired_goes_on_time_though_nobody_uses_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "EXPIRY_SECONDS", 0.01)
+    kept = Heads(tmp_path, private=True)
+    path = keep(kept, "old", ANNA)
+    os.utime(path, (1.0, 1.0))
+    try:
+        deadline = time.monotonic() + 10
+        while path.exists():
+            assert time.monotonic() < deadline
+    finally:
+        kept.close()
 
 
 def test_a_use_is_remembered(public: Heads) -> None:

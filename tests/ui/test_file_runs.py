@@ -16,7 +16,6 @@ from llama_demo.text_files import TextTask
 from llama_demo.ui import file_runs
 from llama_demo.ui.file_runs import FileRuns, FileView, Plan, Preview
 from llama_demo.ui.text import file_plan
-from llama_demo.values import CompletionRequest, Sampling
 from llama_demo.visitors import Role, Visitor
 from tests.text_file_runs import rows_of, write_prompts
 from tests.ui.scripted import scripted
@@ -26,6 +25,7 @@ OWNER, STRANGER, OTHER = (
     Visitor("stranger", Role.ANONYMOUS),
     Visitor("other", Role.ANONYMOUS),
 )
+AGAIN = "With the same settings Run goes on from there, with others it begins anew."
 Made = Callable[[str], Mapping[str, Value]]
 
 
@@ -43,13 +43,13 @@ class Section:
         self.worked: list[str] = []
         self.made = made
 
-    def plan(self, asked: object = "short") -> Plan:
+    def plan(self, settings: str = "") -> Plan:
         async def of(text: str) -> Mapping[str, Value]:
             self.worked.append(text)
             await asyncio.sleep(0)
             return self.made(text)
 
-        return Plan(TextTask({"model": "tiny"}, ("length",), of), 1, asked)
+        return Plan(TextTask({"model": "tiny", "settings": settings}, ("length",), of), 2)
 
     def run(
         self,
@@ -57,14 +57,14 @@ class Section:
         visitor: Visitor = OWNER,
         *,
         column: str = "prompt",
-        asked: object = "short",
+        settings: str = "",
         until: Callable[[FileView], bool] = lambda view: False,
     ) -> list[FileView]:
         """Every view, until the page that shows them is closed."""
 
         async def read() -> list[FileView]:
             seen = []
-            views = self.runs.run(str(path), column, lambda: self.plan(asked), visitor, messages())
+            views = self.runs.run(str(path), column, lambda: self.plan(settings), visitor, messages())
             async with aclosing(views):
                 async for view in views:
                     seen.append(view)
@@ -90,7 +90,7 @@ def test_a_file_becomes_the_same_file_with_what_was_made_of_every_row(section: S
     assert (last.note, last.error, last.done, last.total) == ("Done: 40 rows.", "", 40, 40)
     assert [int(row["length"]) for row in rows_of(last.result)] == [len(text) for text in section.worked]
     assert last.preview is not None
-    assert last.preview.columns == ("id", "prompt", "model", "length", "error")
+    assert last.preview.columns == ("id", "prompt", "model", "settings", "length", "error")
     assert len(last.preview.rows) == 5
     assert section.kept == [last.result]
 
@@ -118,7 +118,7 @@ def test_cancel_keeps_what_is_done_and_says_that_run_goes_on(section: Section) -
         return False
 
     last = section.run(path, STRANGER, until=cancelled)[-1]
-    assert last.note == f"{last.done} of 200 rows are done. Run goes on from there."
+    assert last.note == f"{last.done} of 200 rows are done. " + AGAIN
     assert 30 <= last.done < 200
     assert last.result is not None
     assert len(rows_of(last.result)) == last.done
@@ -127,10 +127,11 @@ def test_cancel_keeps_what_is_done_and_says_that_run_goes_on(section: Section) -
 
 def test_another_visitor_or_another_setting_has_a_result_of_its_own(section: Section) -> None:
     path = write_prompts(section.folder / "in.csv", 3)
-    results = [section.run(path, who, asked=asked)[-1].result for who, asked in ((STRANGER, 1), (OTHER, 1), (OTHER, 2))]
+    asked = ((STRANGER, "hot"), (OTHER, "hot"), (OTHER, "cold"))
+    results = [section.run(path, who, settings=settings)[-1].result for who, settings in asked]
     assert len(set(results)) == 3
     assert len(section.worked) == 9
-    assert section.run(path, OTHER, asked=2)[-1].result == results[-1]
+    assert section.run(path, OTHER, settings="cold")[-1].result == results[-1]
     assert len(section.worked) == 9
 
 
@@ -211,8 +212,18 @@ def test_the_first_rows_are_shown_before_anything_is_done(section: Section) -> N
 
 def test_the_text_tabs_settings_are_what_is_done_with_each_row() -> None:
     plan = file_plan(scripted(), ["", 0.5, 0.8, 20, 0.1, 1.2, 64, "", 3, "\\n\nEND", True, "chat"], OWNER)
-    wanted = Sampling(64, 0.5, 0.8, 20, 0.1, 1.2)
-    assert plan.asked == CompletionRequest("", wanted, ("\n", "END"), 3, as_chat=True, trim=True)
-    assert (plan.places, plan.task.fixed) == (3, {"model": EMBEDDED.name})
+    assert plan.task.fixed["model"] == EMBEDDED.name
+    assert json.loads(str(plan.task.fixed["settings"])) == {
+        "max_new_tokens": 64,
+        "temperature": 0.5,
+        "top_p": 0.8,
+        "top_k": 20,
+        "min_p": 0.1,
+        "repetition_penalty": 1.2,
+        "stops": ["\n", "END"],
+        "n": 3,
+        "as_chat": True,
+        "trim": True,
+    }
     with pytest.raises(InvalidParameter):
         file_plan(scripted(), ["", "hot", 0.8, 20, 0.1, 1.2, 64, 7, 3, None, False, "raw"], OWNER)
