@@ -10,7 +10,7 @@ from typing import Any
 from llama_demo.classify.labels import labels_from
 from llama_demo.classify.report import Report
 from llama_demo.classify.zero_shot import ZeroShot
-from llama_demo.classify_files import TOGETHER, By, classify, classifying, report_of, said
+from llama_demo.classify_files import WINDOW, By, classify, classifying, said
 from llama_demo.errors import InvalidSetting
 from llama_demo.file_command import OWNER, given_text, number, quiet_runtime, work_through
 from llama_demo.messages import Messages
@@ -49,15 +49,15 @@ def _how(parsed: argparse.Namespace) -> By:
 
 
 def _file(parsed: argparse.Namespace, runtime: Runtime, how: By, words: Messages) -> int:
-    task = classifying(runtime.classification, runtime.default_model, how, OWNER)
+    work = classifying(runtime.classification, runtime.default_model, how, OWNER)
     found: list[Report] = []
 
     def finished() -> dict[str, Any]:
-        report = report_of(open_table(parsed.input), parsed.column, parsed.output)
+        report = work.report(open_table(parsed.input), parsed.column, parsed.output)
         found.extend([report] if report else [])
         return {"report": report.public()} if report else {}
 
-    status = work_through(parsed, task, words, 2 * TOGETHER, finished)
+    status = work_through(parsed, work.task, words, WINDOW, finished)
     for report in found if not parsed.json else ():
         low, high = report.accuracy_interval
         print(

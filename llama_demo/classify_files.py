@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from llama_demo.classify.head import ProblemType
 from llama_demo.classify.report import Report, Tally
 from llama_demo.classify.results import Verdict, Verdicts
 from llama_demo.classify.service import Classification
@@ -24,6 +25,8 @@ from llama_demo.visitors import Visitor
 
 TOGETHER = 128
 """So many texts are read in one call: far cheaper than one by one."""
+WINDOW = 2 * TOGETHER
+"""So many rows are worked on at once: while some are read, the next ones gather."""
 LABEL = "label"
 """A column of the input that says what is right."""
 _SCORE = "score "
@@ -39,16 +42,46 @@ class By:
     threshold: float = 0.0
 
 
-def classifying(service: Classification, model: str, how: By, visitor: Visitor) -> TextTask:
+@dataclass(frozen=True, slots=True)
+class Classifying:
+    """What is done with a file's rows by a classifier, and how good it was."""
+
+    task: TextTask
+    problem_type: ProblemType
+
+    def report(self, table: Table, column: str, result: Path) -> Report | None:
+        """How good the `result` that was made of `table` is; None where the table has no column `label`. The likeliest
+        label of each text is judged, whatever the threshold.
+
+        Raises `BadLabels` where it has none of the classifier's labels, or the classifier does not give each text one.
+        """
+        if LABEL not in table.columns:
+            return None
+        made = open_table(result)
+        scores = [name for name in made.columns if name.startswith(_SCORE)]
+        tally = Tally([name.removeprefix(_SCORE) for name in scores], self.problem_type)
+        pairs = zip(table.rows(), made.rows(), strict=False)
+        while group := list(islice(pairs, TOGETHER)):
+            judged = [(given, row) for given, row in group if not row.values[ERROR]]
+            tally.add(
+                [text_of(table, given, column) for given, _ in judged],
+                [str(given.values.get(LABEL) or "") for given, _ in judged],
+                [{name.removeprefix(_SCORE): float(row.values[name]) for name in scores} for _, row in judged],
+            )
+        return tally.report()
+
+
+def classifying(service: Classification, model: str, how: By, visitor: Visitor) -> Classifying:
     """The label of each row's text, a score for each label, and how many characters did not fit the context. `model` is
     what reads for labels; a head reads with its own. Raises `UnknownClassifier`, `UntrainedHead`, `BadHead`."""
+    problem_type: ProblemType = "single_label_classification"
     settings: dict[str, object] = {"threshold": how.threshold} if how.threshold else {}
     if isinstance(how.by, ZeroShot):
         labels = tuple(label.name for label in how.by.labels)
         fixed = {"model": model, "settings": settings_said(settings | _chosen(how.by))}
     else:
         head = service.find(how.by, visitor)
-        labels, settings = tuple(head.labels), settings | {"head": head.digest}
+        labels, problem_type, settings = tuple(head.labels), head.problem_type, settings | {"head": head.digest}
         fixed = {"classifier": how.by, "model": head.backbone.name, "settings": settings_said(settings)}
     together = _Together(lambda texts: classify(service, texts, model, how, visitor))
 
@@ -59,7 +92,8 @@ def classifying(service: Classification, model: str, how: By, visitor: Visitor) 
         scores = {f"{_SCORE}{label}": verdict.scores[label] for label in labels}
         return {"predicted": said(verdict), **scores, "cut_characters": verdict.cut_characters}
 
-    return TextTask(fixed, ("predicted", *(f"{_SCORE}{label}" for label in labels), "cut_characters"), of)
+    made = ("predicted", *(f"{_SCORE}{label}" for label in labels), "cut_characters")
+    return Classifying(TextTask(fixed, made, of), problem_type)
 
 
 def _chosen(asked: ZeroShot) -> Mapping[str, object]:
@@ -83,27 +117,6 @@ async def classify(
     reads = model if isinstance(how.by, ZeroShot) else ""
     updates = service.classify(texts, how.by, model=reads, abstain_below=how.threshold, stopper=Stopper(visitor))
     return (await result_of(updates, Verdicts)).verdicts
-
-
-def report_of(table: Table, column: str, result: Path) -> Report | None:
-    """How good the `result` that was made of `table` is; None where the table has no column `label`.
-
-    Raises `BadLabels` where it has none of the classifier's labels.
-    """
-    if LABEL not in table.columns:
-        return None
-    made = open_table(result)
-    scores = [name for name in made.columns if name.startswith(_SCORE)]
-    tally = Tally([name.removeprefix(_SCORE) for name in scores])
-    pairs = zip(table.rows(), made.rows(), strict=False)
-    while group := list(islice(pairs, TOGETHER)):
-        judged = [(given, row) for given, row in group if not row.values[ERROR]]
-        tally.add(
-            [text_of(table, given, column) for given, _ in judged],
-            [str(given.values.get(LABEL) or "") for given, _ in judged],
-            [{name.removeprefix(_SCORE): float(row.values[name]) for name in scores} for _, row in judged],
-        )
-    return tally.report()
 
 
 @dataclass(slots=True)

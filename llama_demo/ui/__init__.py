@@ -55,7 +55,7 @@ def build(runtime: Runtime) -> Any:
             with wording.make(gr.Tab, {"label": "text.tab"}, id="text", elem_id="text-tab"):
                 build_text(runtime, wording, model, runs)
             with wording.make(gr.Tab, {"label": "classify.tab"}, id="classify", elem_id="classify-tab"):
-                build_classify(runtime, wording, model)
+                build_classify(runtime, wording, model, runs)
             with wording.make(gr.Tab, {"label": "models.tab"}, id="models", elem_id="models-tab"):
                 build_models(runtime, wording)
         build_footer(runtime, wording)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from llama_demo.ui.classify_files_view import FilesView
 from llama_demo.ui.classify_kept_view import KeptView
 from llama_demo.ui.classify_train_view import TrainView
 from llama_demo.ui.classify_use_view import UseView
@@ -18,23 +19,27 @@ from llama_demo.ui.words import Wording
 if TYPE_CHECKING:
     from llama_demo.messages import Messages
     from llama_demo.runtime import Runtime
+    from llama_demo.ui.file_runs import FileRuns
 
 SCRIPTS = ("page.js", "classify.js")
 STATE = '<p id="classify-lost" class="error" role="alert"></p>'
 
 
-def build_classify(runtime: Runtime, wording: Wording, model: Any) -> None:
-    """Fills the classification tab. `model` is the header's picker."""
+def build_classify(runtime: Runtime, wording: Wording, model: Any, runs: FileRuns) -> None:
+    """Fills the classification tab. `model` is the header's picker, `runs` are the files in progress on the page."""
     with gr.Column(elem_id="classify", min_width=0):
         with gr.Tabs(elem_id="classify-views"):
             with wording.make(gr.Tab, {"label": "classify.use"}, id="use", elem_id="classify-use"):
                 use = UseView(runtime, wording)
+            with wording.make(gr.Tab, {"label": "classify.files"}, id="files", elem_id="classify-files") as tab:
+                files = FilesView(runtime, wording, model, runs)
             with wording.make(gr.Tab, {"label": "classify.train"}, id="train", elem_id="classify-train"):
                 train = TrainView(runtime, wording)
             with wording.make(gr.Tab, {"label": "classify.kept"}, id="kept", elem_id="classify-kept"):
                 kept = KeptView(runtime, wording)
         bridge = _bridge(wording)
     use.connect(bridge, model)
+    files.connect(tab, use)
     kept.connect(bridge, use)
     train.connect(model, (use, kept))
 

@@ -56,7 +56,7 @@ class ClassifyKept:
             note(words("classify.kept_private")) if private else "",
         ]
         try:
-            parts.append(report_html(head.figures or {}, (), words))
+            parts += [report_html(head.figures or {}, (), words), note(words("classify.held_out"))]
         except (KeyError, TypeError, ValueError):
             parts.append(note(words("classify.no_report")))
         return "".join(parts), save_file_to_cache(file, get_upload_folder())

@@ -1,4 +1,4 @@
-"""The third view of the classification tab: the kept classifiers, to take away, bring back, publish and delete."""
+"""The fourth view of the classification tab: the kept classifiers, to take away, bring back, publish and delete."""
 
 from __future__ import annotations
 

@@ -113,5 +113,5 @@ def trained_html(made: Trained, words: Messages) -> str:
     """That it is there, what it reads texts in, and how good it is."""
     public = made.report.public()
     done = f'<p class="decision">{escaped(words("classify.trained", name=made.name))}</p>'
-    prompt = note(words("classify.trained_prompt", prompt=made.prompt))
-    return done + prompt + report_html(public, public["most_confidently_wrong"], words)
+    notes = note(words("classify.trained_prompt", prompt=made.prompt)) + note(words("classify.held_out"))
+    return done + notes + report_html(public, public["most_confidently_wrong"], words)

@@ -1,4 +1,4 @@
-"""The second view of the classification tab: labelled examples, what is in them, and the training of a head."""
+"""The third view of the classification tab: labelled examples, what is in them, and the training of a head."""
 
 from __future__ import annotations
 

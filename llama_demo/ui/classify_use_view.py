@@ -62,12 +62,12 @@ class UseView:
                 for name in EXAMPLES
             }
         self._result = result("classify-found")
-        self._controls = [self.classifier, labels, text, lines, *self._zero_shot, threshold, explained]
+        self.controls = [self.classifier, labels, text, lines, *self._zero_shot, threshold, explained]
 
     def connect(self, bridge: Any, model: Any) -> None:
         """`bridge` calls the page's script, which `bridge` carries."""
         self._keep(bridge)
-        inputs = [asked(), *self._controls, model]
+        inputs = [asked(), *self.controls, model]
 
         async def show_verdicts(asked: gr.Request, request: Any, *values: Any) -> AsyncGenerator[str, None]:
             visitor = self._runtime.visitors.of(asked)
@@ -82,7 +82,7 @@ class UseView:
                 self._example(name),
                 js=LANGUAGE,
                 inputs=[asked()],
-                outputs=self._controls[:5],
+                outputs=self.controls[:5],
                 **AT_ONCE,
             )
             filled.then(show_verdicts, js=begun("use"), **ask).then(fn=None, js=ended("use"), **PRIVATE)
@@ -91,7 +91,7 @@ class UseView:
         async def show_options(chosen: Any) -> list[Any]:
             return [gr.update(visible=chosen == LABELS) for _ in only_labels]
 
-        only_labels = [self._controls[1], *self._zero_shot]
+        only_labels = [self.controls[1], *self._zero_shot]
         self.classifier.change(
             show_options,
             inputs=[self.classifier],
@@ -119,13 +119,13 @@ class UseView:
     def _keep(self, bridge: Any) -> None:
         """What the controls hold outlives a reload of the page."""
         keep = "(...values) => window.llamaDemoClassify.keep(values)"
-        for control in self._controls:
-            control.change(fn=None, js=keep, inputs=self._controls, **PRIVATE)
+        for control in self.controls:
+            control.change(fn=None, js=keep, inputs=self.controls, **PRIVATE)
         bridge.restore(
             fn=None,
             js="(...values) => window.llamaDemoClassify.restored(values)",
-            inputs=self._controls,
-            outputs=self._controls,
+            inputs=self.controls,
+            outputs=self.controls,
             **PRIVATE,
         )
 

@@ -42,10 +42,12 @@ _PREVIEW_CHARACTERS = 120
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A task, and how many of its rows are worked on at once."""
+    """A task, and how many of its rows are worked on at once. `report` says in HTML how good a whole result is, from
+    the table, the texts' column and the result; nothing where nobody can say."""
 
     task: TextTask
     window: int
+    report: Callable[[Table, str, Path, Messages], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class FileView:
-    """What the page shows of a file in progress. `result` is what there is to take away so far, with its `preview`."""
+    """What the page shows of a file in progress. `result` is what there is to take away so far, with its `preview`;
+    `report` is how good the whole is, in HTML."""
 
     note: str = ""
     error: str = ""
@@ -67,6 +70,7 @@ class FileView:
     running: bool = False
     result: Path | None = None
     preview: Preview | None = None
+    report: str = ""
 
 
 class FileRuns:
@@ -141,6 +145,9 @@ class FileRuns:
                     shown = time.monotonic()
                     note = words("cli.file_progress", done=step.done, total=step.total, failed=step.failed)
                     yield FileView(note, "", step.done, step.total, running=True, result=result)
+        if plan.report is not None:
+            report = await asyncio.to_thread(plan.report, table, column, result, words)
+            yield FileView(done=total, total=total, running=True, result=result, report=report)
 
     def _result(self, path: Path, column: str, plan: Plan, visitor: Visitor) -> Path:
         with path.open("rb") as file:

@@ -66,6 +66,7 @@ def build_files(
             _status(FileView(error=error), words),
             gr.update(interactive=bool(shown.columns)),
             gr.update(visible=False, value=None),
+            "",
         ]
 
     async def run(request: gr.Request, *values: Any) -> AsyncGenerator[list[Any], None]:
@@ -83,17 +84,18 @@ def build_files(
                     gr.update(visible=view.running),
                     gr.update(value=None if view.running else view.result, visible=_ready(view)),
                     gr.skip() if view.preview is None else _table(view.preview, words),
+                    view.report,
                 ]
 
     def end(request: gr.Request) -> None:
         runs.cancel(runtime.visitors.of(request))
 
-    looked = [parts.column, parts.preview, parts.status, parts.start, parts.result]
+    looked = [parts.column, parts.preview, parts.status, parts.start, parts.result, parts.report]
     parts.source.change(look, [parts.source, parts.language], looked, js=_WITH_LANGUAGE, **_AT_ONCE)
     parts.start.click(
         run,
         [parts.source, parts.column, *inputs, parts.language],
-        [parts.status, parts.start, parts.cancel, parts.result, parts.preview],
+        [parts.status, parts.start, parts.cancel, parts.result, parts.preview, parts.report],
         js=_WITH_LANGUAGE,
         concurrency_limit=None,
         **_PRIVATE,
@@ -111,6 +113,7 @@ class _Parts(NamedTuple):
     start: Any
     cancel: Any
     result: Any
+    report: Any
     language: Any
 
 
@@ -136,7 +139,8 @@ def _components(runtime: Runtime, wording: Wording, own: Sequence[Any], prefix: 
             result = wording.make(
                 gr.DownloadButton, {"label": "files.result"}, visible=False, elem_id=f"{prefix}-file-result"
             )
-    return _Parts(source, column, preview, status, start, cancel, result, gr.Textbox(visible=False))
+    report = gr.HTML("", elem_id=f"{prefix}-file-report", elem_classes="classify-result", padding=False)
+    return _Parts(source, column, preview, status, start, cancel, result, report, gr.Textbox(visible=False))
 
 
 def _intro(words: Messages, *, public: bool) -> dict[str, str]:

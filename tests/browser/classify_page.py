@@ -17,7 +17,7 @@ class ClassifyPage(TabPage):
         self.page.wait_for_selector("body.classify-ready")
 
     def view(self, name: str) -> None:
-        """Turns to use, train or kept."""
+        """Turns to use, files, train or kept."""
         self.page.click(f"#classify-{name}-button")
 
     def example(self, label: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from playwright.sync_api import BrowserContext, expect
 from llama_demo.ui.classify_train import sample
 from tests.browser.classify_page import SECONDS, ClassifyPage
 from tests.browser.conftest import Served
+from tests.text_file_runs import rows_of
 
 LINE = "Do you know when the museum opens?"
 
@@ -58,6 +60,44 @@ def test_what_looks_like_a_template_or_markup_is_shown_as_it_was_written(
     expect(tab.page.locator("#classify-found .explained")).to_have_text(odd)
 
 
+@pytest.mark.slow
+def test_a_labelled_file_is_worked_through_cancelled_gone_on_with_and_reported(
+    context: BrowserContext, served: Served, tmp_path: Path
+) -> None:
+    """The rows of the sample many times over, each with a number of its own."""
+    source = tmp_path / "in.csv"
+    pairs = [line.split("\t") for line in sample().splitlines()]
+    rows = ((number, *pairs[number % len(pairs)]) for number in range(600))
+    lines = "".join(f'{number},"{text} {number}",{label}\n' for number, text, label in rows)
+    source.write_text(f"id,text,label\n{lines}", encoding="utf-8")
+    tab = ClassifyPage(context.new_page(), served.address)
+    page = tab.page
+    page.fill("#labels textarea", "praise, complaint, question")
+    tab.view("files")
+    expect(page.locator("#classify-files-about")).to_contain_text("the labels praise, complaint, question")
+    page.set_input_files("#classify-file-source input[type=file]", source)
+    expect(page.locator("#classify-file-preview td").nth(1)).to_contain_text(pairs[0][0])
+    status, report = page.locator("#classify-file-status"), page.locator("#classify-file-report")
+    page.click("#classify-file-run")
+    expect(status).to_contain_text(re.compile(r"\b[1-9]\d* of 600 rows"), timeout=SECONDS)
+    page.click("#classify-file-cancel")
+    expect(status).to_contain_text("of 600 rows are done.", timeout=SECONDS)
+    expect(report).to_be_empty()
+    page.click("#classify-file-run")
+    expect(status).to_contain_text("Done: 600 rows.", timeout=SECONDS)
+    expect(report).to_contain_text("600 rows have a label")
+    for part in (".figures", ".confusion", ".calibration"):
+        expect(report.locator(part)).to_be_visible()
+    with page.expect_download() as download:
+        page.click("#classify-file-result")
+    assert download.value.suggested_filename == "in-results.csv"
+    made = rows_of(Path(download.value.path()))
+    assert [row["id"] for row in made] == [str(number) for number in range(600)]
+    assert all(row["predicted"] and not row["error"] for row in made)
+    right = sum(row["predicted"] == row["label"] for row in made) / 6
+    expect(report.locator(".figures dd").first).to_contain_text(f"{right:.1f} %")
+
+
 def test_what_is_wrong_is_said_where_it_was_asked_and_nothing_is_lost(context: BrowserContext, served: Served) -> None:
     tab = ClassifyPage(context.new_page(), served.address)
     tab.page.fill("#labels textarea", "alone")
@@ -71,7 +111,7 @@ def test_what_is_wrong_is_said_where_it_was_asked_and_nothing_is_lost(context: B
 
 def test_on_a_phone_the_classification_tab_does_not_scroll_sideways(phone: BrowserContext, served: Served) -> None:
     tab = ClassifyPage(phone.new_page(), served.address)
-    for view in ("use", "train", "kept"):
+    for view in ("use", "files", "train", "kept"):
         tab.view(view)
         column = "document.querySelector('#classify-tab > .column')"
         assert tab.page.evaluate(f"{column}.scrollWidth <= innerWidth && document.body.scrollWidth <= innerWidth"), view
