@@ -1,6 +1,6 @@
 // The classification tab's own state: which request is on its way, and what the controls hold, kept in this browser.
 const KEY = "llama-demo.classify";
-const RESULTS = { use: "classify-found", train: "train-found", export: "kept-said" };
+const RESULTS = { use: "classify-found", train: "train-found", export: "kept-said", push: "push-said" };
 const SILENCE = 3000;
 const running = {}; // by kind: the name of the request that is on its way
 let { words } = props.value;
@@ -52,7 +52,7 @@ document.addEventListener("keydown", (event) => {
   if (!part("classify-views")?.checkVisibility()) return;
   const shown = (id) => part(id)?.checkVisibility();
   const pressed = (ids) => part(ids.find(shown) ?? "")?.click();
-  if (event.key === "Escape") pressed(["classify-stop", "train-stop", "kept-stop"]);
+  if (event.key === "Escape") pressed(["classify-stop", "train-stop", "kept-stop", "push-stop"]);
   else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
     pressed(["classify-go", "train-go"]);

@@ -9,6 +9,7 @@ import gradio as gr
 
 from llama_demo.ui.classify_events import AT_ONCE, LANGUAGE, PRIVATE, asked, begun, ended, result, stops
 from llama_demo.ui.classify_kept import ClassifyKept
+from llama_demo.ui.classify_push_view import PushView
 from llama_demo.ui.words import Wording
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class KeptView:
             self._sure = button("delete_sure", variant="stop")
             self._keep = button("delete_not")
         self._archive = button("archive", gr.DownloadButton, visible=False)
+        self._push = PushView(runtime, wording)
         with gr.Row(elem_classes="classify-actions"):
             self._name = wording.make(
                 gr.Textbox,
@@ -67,6 +69,7 @@ class KeptView:
     def connect(self, bridge: Any, use: UseView) -> None:
         """`bridge` says when the page opens; `use` chooses among the same classifiers."""
         self._described(self._chosen.change)
+        self._push.connect(self._chosen)
         self._takes_away(use)
         self._brings_back(use)
         self.refreshed(bridge.refresh)

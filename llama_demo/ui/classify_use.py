@@ -40,7 +40,7 @@ FIELDS = (
     "model",
 )
 """What the page's controls hold, in this order."""
-_COUNTED, _WEIGHED = ("read", "fit"), ("export", "archive")
+_COUNTED, _WEIGHED = ("read", "fit"), ("export", "archive", "upload")
 """Steps of which so many are done, and those that are so many bytes."""
 
 
