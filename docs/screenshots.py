@@ -21,6 +21,8 @@ QUESTIONS = (
     "What is the capital of South Korea?",
 )
 STORY = "The old lighthouse keeper climbed the stairs every evening, because"
+OPENINGS = ("The old lighthouse", "A recipe for bread begins with", "Dear neighbours,", "On Mars the first")
+SAMPLE = Path(__file__).resolve().parent.parent / "llama_demo" / "ui" / "sample_examples.tsv"
 REPLY_MILLISECONDS = 120_000
 MOVING_SIZE = (960, 600)
 FRAME_SECONDS = 0.12
@@ -41,12 +43,14 @@ def main() -> None:
         text_pictures(browser, address, {"text": "text-text", "tokens": "text-tokens"}, (1280, 800))
         text_pictures(browser, address, {"compare": "text-compare-dark"}, (1280, 800), dark=True)
         text_pictures(browser, address, {"tokens": "text-tokens-phone"}, (390, 844))
+        text_file_picture(browser, address, "text-files", (1280, 800))
         models_picture(browser, address, "models", (1280, 800))
         models_picture(browser, address, "models-dark", (1280, 800), dark=True)
         models_picture(browser, address, "models-phone", (390, 844))
         models_picture(browser, address, "models-sheet", (1280, 1000), sheet="smollm2-135m-instruct")
         classify_picture(browser, address, "classify", (1280, 800))
         classify_picture(browser, address, "classify-phone", (390, 844))
+        classify_file_picture(browser, address, "classify-files", (1280, 1100))
         training_picture(browser, address, "classify-train-dark", (1280, 900), dark=True)
         browser.close()
 
@@ -144,6 +148,32 @@ def text_pictures(
     page.context.close()
 
 
+def text_file_picture(browser: Browser, address: str, name: str, size: tuple[int, int]) -> None:
+    """The text tab's Files view once it has gone on with a few beginnings, greedily."""
+    page = opened(browser, address, size, dark=False)
+    page.click("#text-tab-button")
+    page.wait_for_selector("body.text-ready")
+    for control, value in (("max-new-tokens", 16), ("temperature", 0)):
+        page.locator(f"#text-{control} input[type=number]").evaluate(
+            "(field, value) => { field.value = value; field.dispatchEvent(new Event('input', { bubbles: true })) }",
+            value,
+        )
+    page.click("#text-views [data-view=files]")
+    table = "prompt\n" + "".join(f'"{opening}"\n' for opening in OPENINGS)
+    work_through(page, "text", "beginnings.csv", table)
+    page.screenshot(path=FOLDER / f"{name}.png")
+    page.context.close()
+
+
+def work_through(page: Page, section: str, name: str, table: str) -> None:
+    """Gives `table` to the Files section of that name, and waits until every row is done."""
+    file = {"name": name, "mimeType": "text/csv", "buffer": table.encode()}
+    page.set_input_files(f"#{section}-file-source input[type=file]", file)
+    page.click(f"#{section}-file-run:enabled")
+    page.wait_for_selector(f"#{section}-file-result", timeout=REPLY_MILLISECONDS)
+    page.wait_for_timeout(500)
+
+
 def models_picture(
     browser: Browser, address: str, name: str, size: tuple[int, int], *, dark: bool = False, sheet: str = ""
 ) -> None:
@@ -174,6 +204,21 @@ def classify_picture(browser: Browser, address: str, name: str, size: tuple[int,
     page.wait_for_selector("#classify-found .explained", timeout=REPLY_MILLISECONDS)
     page.locator("#classify-found .legend").scroll_into_view_if_needed()
     page.wait_for_timeout(1000)
+    page.screenshot(path=FOLDER / f"{name}.png")
+    page.context.close()
+
+
+def classify_file_picture(browser: Browser, address: str, name: str, size: tuple[int, int]) -> None:
+    """The report on the sample's rows, read with its labels and no training."""
+    page = classification(browser, address, size)
+    page.fill("#labels textarea", "praise\ncomplaint\nquestion")
+    page.click("#classify-files-button")
+    page.wait_for_selector("#classify-files-about .note")
+    rows = [line.split("\t") for line in SAMPLE.read_text(encoding="utf-8").splitlines()]
+    table = "text,label\n" + "".join(f'"{text}",{label}\n' for text, label in rows)
+    work_through(page, "classify", "messages.csv", table)
+    page.locator("#classify-file-report .figures").scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
     page.screenshot(path=FOLDER / f"{name}.png")
     page.context.close()
 
