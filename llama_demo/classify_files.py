@@ -96,7 +96,7 @@ def classifying(service: Classification, model: str, how: By, visitor: Visitor) 
     return Classifying(TextTask(fixed, made, of), problem_type)
 
 
-def _chosen(asked: ZeroShot) -> Mapping[str, object]:
+def _chosen(asked: ZeroShot) -> dict[str, object]:
     """What is asked for beside the labels' names, as far as it is not what it is for everybody."""
     usual = ZeroShot(asked.labels)
     names = ("instruction", "normalise_length", "correct_prior")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llama_demo.classify.zero_shot import ZeroShot
 from llama_demo.classify_files import WINDOW, By, Classifying, classifying
 from llama_demo.errors import LlamaDemoError
-from llama_demo.messages import Messages
+from llama_demo.messages import Messages, shortened
 from llama_demo.tables import Table
 from llama_demo.ui.asked import read_identity, read_model
 from llama_demo.ui.classify_html import note, percent
@@ -23,6 +23,8 @@ from llama_demo.visitors import Visitor
 
 if TYPE_CHECKING:
     from llama_demo.runtime import Runtime
+
+_LABELS_CHARACTERS = 200
 
 
 class ClassifyFiles:
@@ -39,7 +41,8 @@ class ClassifyFiles:
         except Exception as error:
             return worded_failure(error, words)
         if isinstance(how.by, ZeroShot):
-            said = words("classify.files_labels", labels=", ".join(label.name for label in how.by.labels))
+            labels = shortened(", ".join(label.name for label in how.by.labels), _LABELS_CHARACTERS)
+            said = words("classify.files_labels", labels=labels)
         else:
             said = words("classify.files_head", name=how.by)
         below = words("classify.files_threshold", threshold=percent(how.threshold)) if how.threshold else ""

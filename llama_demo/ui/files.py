@@ -139,7 +139,9 @@ def _components(runtime: Runtime, wording: Wording, own: Sequence[Any], prefix: 
             result = wording.make(
                 gr.DownloadButton, {"label": "files.result"}, visible=False, elem_id=f"{prefix}-file-result"
             )
-    report = gr.HTML("", elem_id=f"{prefix}-file-report", elem_classes="classify-result", padding=False)
+    report = gr.HTML(
+        "", js_on_load=None, apply_default_css=False, elem_id=f"{prefix}-file-report", elem_classes="classify-result"
+    )
     return _Parts(source, column, preview, status, start, cancel, result, report, gr.Textbox(visible=False))
 
 
