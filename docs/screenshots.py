@@ -43,7 +43,7 @@ def main() -> None:
         text_pictures(browser, address, {"text": "text-text", "tokens": "text-tokens"}, (1280, 800))
         text_pictures(browser, address, {"compare": "text-compare-dark"}, (1280, 800), dark=True)
         text_pictures(browser, address, {"tokens": "text-tokens-phone"}, (390, 844))
-        text_file_picture(browser, address, "text-files", (1280, 800))
+        text_file_picture(browser, address, "text-files", (1280, 960))
         models_picture(browser, address, "models", (1280, 800))
         models_picture(browser, address, "models-dark", (1280, 800), dark=True)
         models_picture(browser, address, "models-phone", (390, 844))

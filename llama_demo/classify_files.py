@@ -30,6 +30,8 @@ WINDOW = 2 * TOGETHER
 LABEL = "label"
 """A column of the input that says what is right."""
 _SCORE = "score "
+_DIGITS = 6
+"""Of a score: an engine's own rounding is in the fifth."""
 
 Classify = Callable[[Sequence[str]], Awaitable[Sequence[Verdict]]]
 
@@ -89,7 +91,7 @@ def classifying(service: Classification, model: str, how: By, visitor: Visitor) 
         if not text.strip():
             raise EmptyMessage
         verdict = await together.of(text)
-        scores = {f"{_SCORE}{label}": verdict.scores[label] for label in labels}
+        scores = {f"{_SCORE}{label}": round(verdict.scores[label], _DIGITS) for label in labels}
         return {"predicted": said(verdict), **scores, "cut_characters": verdict.cut_characters}
 
     made = ("predicted", *(f"{_SCORE}{label}" for label in labels), "cut_characters")

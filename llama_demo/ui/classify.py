@@ -28,7 +28,7 @@ STATE = '<p id="classify-lost" class="error" role="alert"></p>'
 def build_classify(runtime: Runtime, wording: Wording, model: Any, runs: FileRuns) -> None:
     """Fills the classification tab. `model` is the header's picker, `runs` are the files in progress on the page."""
     with gr.Column(elem_id="classify", min_width=0):
-        with gr.Tabs(elem_id="classify-views"):
+        with gr.Tabs(elem_id="classify-views", overflow_behavior="wrap"):
             with wording.make(gr.Tab, {"label": "classify.use"}, id="use", elem_id="classify-use"):
                 use = UseView(runtime, wording)
             with wording.make(gr.Tab, {"label": "classify.files"}, id="files", elem_id="classify-files") as tab:

@@ -39,7 +39,7 @@ class ClassifyFiles:
         try:
             how = _read(given)
         except Exception as error:
-            return worded_failure(error, words)
+            return worded_failure(error, words) + note(words("classify.files_where"))
         if isinstance(how.by, ZeroShot):
             labels = shortened(", ".join(label.name for label in how.by.labels), _LABELS_CHARACTERS)
             said = words("classify.files_labels", labels=labels)
