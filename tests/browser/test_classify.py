@@ -44,9 +44,9 @@ def test_a_worked_example_is_one_click_away_and_marks_its_words(context: Browser
     tab.example("Example: a review")
     expect(tab.page.locator("#classify-found .bars li")).to_have_count(2, timeout=SECONDS)
     assert set(tab.bars()) == {"positive", "negative"}
-    expect(tab.page.locator("#classify-found .explained mark").first).to_be_visible()
+    expect(tab.page.locator("#classify-found .explained mark").first).to_be_visible(timeout=SECONDS)
     tab.example("Example: five messages")
-    expect(tab.page.locator("#classify-found tbody tr")).to_have_count(5)
+    expect(tab.page.locator("#classify-found tbody tr")).to_have_count(5, timeout=SECONDS)
 
 
 @pytest.mark.slow
