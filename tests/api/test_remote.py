@@ -256,7 +256,7 @@ def test_what_needs_tokens_is_refused_by_name(far: RemoteStand, app: Served, cli
 
 async def classify(runtime: Runtime) -> None:
     asked = ZeroShot(labels_from(["good", "bad"]))
-    async for _ in runtime.classification.zero_shot(["A text."], asked, model="far"):
+    async for _ in runtime.classification.classify(["A text."], asked, model="far"):
         pass
 
 
