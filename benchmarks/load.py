@@ -112,11 +112,18 @@ def main() -> int:
     samples = watch_memory(setup, given.minutes) if given.minutes > 0 else []
     found = list(findings(results, setup.crowds, samples))
     print(f"\n{os.cpu_count()} cores; {given.new_tokens} new tokens, greedy\n")
-    print(*table(results), "", *(finding.line() for finding in found), sep="\n")
+    print(*table(results), *_errors(results), "", *(finding.line() for finding in found), sep="\n")
     if given.json is not None:
         told = {**asdict(results), "samples": [asdict(sample) for sample in samples]}
         given.json.write_text(json.dumps(told, indent=2), encoding="utf-8")
     return 1 if any(finding.met is False for finding in found) else 0
+
+
+def _errors(results: Results) -> Iterator[str]:
+    """Why requests were lost."""
+    for system, by_crowd in results.reports.items():
+        for crowd, figures in by_crowd.items():
+            yield from (f"{system}, {crowd} visitors: {error}" for error in figures["errors"])
 
 
 def _arguments() -> argparse.Namespace:

@@ -29,6 +29,7 @@ SYSTEM_BROWSERS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/g
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 START_SECONDS = 120
 UNREACHABLE = ("net::ERR_", "network error", "Connection errored out", "Failed to fetch")
+REFUSED = ("status of 403",)
 
 
 def browser_path(playwright: Playwright) -> str | None:
@@ -60,11 +61,12 @@ def cache_folder(embedded_gguf: Path) -> Iterator[Path]:
 class Served:
     """The app as a process of its own, which can be stopped and started again on the same port."""
 
-    def __init__(self, cache_folder: Path, *flags: str) -> None:
+    def __init__(self, cache_folder: Path, *flags: str, **variables: str) -> None:
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self._command = [sys.executable, "-m", "llama_demo", "serve", "--port", str(self.port), *flags]
-        self._environment = {**os.environ, "LLAMA_DEMO_CACHE_DIR": str(cache_folder), "HOME": str(cache_folder)}
+        own = {"LLAMA_DEMO_CACHE_DIR": str(cache_folder), "HOME": str(cache_folder)}
+        self._environment = {**os.environ, **own, **variables}
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
@@ -130,10 +132,12 @@ def inside(cache_folder: Path) -> Iterator[Inside]:
 
 
 @contextmanager
-def watched_context(browser: Browser, *, server_stops: bool = False, **options: Any) -> Iterator[BrowserContext]:
+def watched_context(
+    browser: Browser, *, server_stops: bool = False, refused: bool = False, **options: Any
+) -> Iterator[BrowserContext]:
     """A fresh browser profile. Fails on any error in the console, and on any request that leaves this machine.
 
-    Where the server stops on purpose the browser itself complains that it cannot be reached; nothing else may.
+    Where the server stops, or refuses, on purpose the browser itself complains of that; nothing else may.
     """
     context = browser.new_context(viewport=options.pop("viewport", {"width": 1280, "height": 800}), **options)
     complaints: list[str] = []
@@ -148,8 +152,8 @@ def watched_context(browser: Browser, *, server_stops: bool = False, **options: 
         yield context
     finally:
         context.close()
-    if server_stops:
-        complaints = [line for line in complaints if not any(words in line for words in UNREACHABLE)]
+    expected = (*(UNREACHABLE if server_stops else ()), *(REFUSED if refused else ()))
+    complaints = [line for line in complaints if not any(words in line for words in expected)]
     assert not complaints, complaints
 
 
