@@ -6,6 +6,7 @@ Chat, completions, scores and classification all come through here. It knows not
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
@@ -29,6 +30,8 @@ UPDATES_PER_SECOND = 60
 """All readers together get no more updates than this: each costs the page's server about a millisecond."""
 SLOWEST_UPDATE_SECONDS = 0.8
 """However many read: a closed tab must be noticed within a second."""
+SLOWEST_PLACE_SECONDS = 3.0
+"""However many wait: their places are shown anew so often. Nothing is worked on for a closed tab among them."""
 
 T = TypeVar("T")
 
@@ -64,6 +67,26 @@ class Stopper:
         self._streams.append(stream)
         if self.stopped:
             stream.cancel()
+
+
+class Bell:
+    """Wakes one task of the loop it was made in."""
+
+    def __init__(self) -> None:
+        self._loop, self._rung = asyncio.get_running_loop(), asyncio.Event()
+
+    def ring(self) -> None:
+        """From any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits
+            self._loop.call_soon_threadsafe(self._rung.set)
+
+    cancel = ring
+    """As a `Stopper` calls it."""
+
+    async def wait(self, seconds: float) -> None:
+        """Until it rings or has rung, for so long at most."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._rung.wait(), seconds)
 
 
 class Seat:
@@ -124,6 +147,10 @@ class Leasing:
         """Seconds between two updates of one request: longer as readers grow, so that all together stay affordable."""
         return min(SLOWEST_UPDATE_SECONDS, max(UPDATE_SECONDS, self._admission.active / UPDATES_PER_SECOND))
 
+    def _place_seconds(self) -> float:
+        """The same for one who waits in the line, who is called when its turn has come."""
+        return min(SLOWEST_PLACE_SECONDS, max(UPDATE_SECONDS, self._admission.waiting / UPDATES_PER_SECOND))
+
     async def seat(
         self, model: str, stopper: Stopper
     ) -> AsyncGenerator[LoadProgress | Waiting | Seat | RemoteServer, None]:
@@ -134,7 +161,9 @@ class Leasing:
         Raises `Busy`, `TooManyRequests`, what `stopper` was ended with, and whatever loading the model raises, or
         `RemoteUnavailable`.
         """
-        place = self._admission.enter(stopper.visitor, stopper.end)
+        bell = Bell()
+        stopper.attach(bell)
+        place = self._admission.enter(stopper.visitor, stopper.end, bell.ring)
         seat: Seat | None = None
         timer: asyncio.TimerHandle | None = None
         try:
@@ -143,7 +172,7 @@ class Leasing:
                 if number == 0:
                     break
                 yield Waiting(number, seconds)
-                await asyncio.sleep(self.update_seconds())
+                await bell.wait(self._place_seconds())
             if (server := self._remote(model)) is not None:
                 async with aclosing(self._reach(server, stopper)) as steps:
                     async for step in steps:

@@ -43,7 +43,7 @@ class Admission:
     """A line of requests, with so many answered side by side. Visitors take turns: whoever asks for much waits for it
     behind those who ask for little.
 
-    It is polled rather than awaited, so that it belongs to no event loop, and every call returns at once.
+    It belongs to no event loop: every call returns at once, and who waits is called.
     """
 
     def __init__(
@@ -69,8 +69,14 @@ class Admission:
         self._mean_seconds: float | None = None
         self._closing: LlamaDemoError | None = None
 
-    def enter(self, visitor: Visitor = NOBODY, end: Callable[[LlamaDemoError], None] | None = None) -> Place:
-        """A place in the line. `end` is told when the request must end, and why.
+    def enter(
+        self,
+        visitor: Visitor = NOBODY,
+        end: Callable[[LlamaDemoError], None] | None = None,
+        call: Callable[[], None] | None = None,
+    ) -> Place:
+        """A place in the line. `end` is told when the request must end, and why; `call`, that its turn has come, or
+        that there will be none. It is called from any thread, and may not block.
 
         Raises `Busy` where the line is full, `TooManyRequests`, and what `close` was given.
         """
@@ -79,7 +85,7 @@ class Admission:
                 raise refusal
             if self._budgets is not None and not visitor.is_owner:
                 self._budgets.take(visitor, self._clock())
-            place = Place(self, visitor, end)
+            place = Place(self, visitor, end, call)
             self._lines.setdefault(visitor.key, deque()).append(place)
             self._admit()
             return place
@@ -114,7 +120,10 @@ class Admission:
         """Refuses new requests and those that wait with `error`; those that are answered go on."""
         with self._lock:
             self._closing = error
+            left = [place for line in self._lines.values() for place in line]
             self._lines.clear()
+        for place in left:
+            place.call()
 
     def end_all(self, error: LlamaDemoError) -> None:
         """Tells those that are answered to end."""
@@ -192,6 +201,7 @@ class Admission:
             place.started = self._clock()
             self._active.add(place)
             self._active_of[key] += 1
+            place.call()
             self._end_turn(key, place.visitor.weight)
 
     def _next(self) -> str | None:
@@ -228,14 +238,19 @@ class Admission:
 class Place:
     """One request's place in the line."""
 
-    __slots__ = ("_admission", "end", "started", "visitor")
+    __slots__ = ("_admission", "call", "end", "started", "visitor")
 
     def __init__(
-        self, admission: Admission, visitor: Visitor, end: Callable[[LlamaDemoError], None] | None = None
+        self,
+        admission: Admission,
+        visitor: Visitor,
+        end: Callable[[LlamaDemoError], None] | None,
+        call: Callable[[], None] | None,
     ) -> None:
         self._admission = admission
         self.visitor = visitor
         self.end = end
+        self.call = call or _nobody_waits
         self.started = 0.0
 
     def position(self) -> tuple[int, float | None]:
@@ -244,3 +259,7 @@ class Place:
     def leave(self) -> None:
         """Gives the place up; may be called twice."""
         self._admission.leave(self)
+
+
+def _nobody_waits() -> None:
+    """For a place that is looked at, and not waited for."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -243,3 +244,15 @@ def test_a_closing_line_refuses_who_comes_and_who_waits_and_ends_who_is_answered
     active.leave()
     waiting.leave()
     assert (admission.active, admission.waiting) == (0, 0)
+
+
+def test_who_waits_is_called_when_the_turn_has_come_and_when_there_will_be_none() -> None:
+    called: list[str] = []
+    admission = Admission(concurrent=1, queue=9)
+    places = [admission.enter(visitor(name), call=partial(called.append, name)) for name in "abcd"]
+    assert called == ["a"]
+    places[2].leave()
+    places[0].leave()
+    assert called == ["a", "b"]
+    admission.close(Closing())
+    assert called == ["a", "b", "d"]
