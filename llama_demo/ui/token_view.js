@@ -50,7 +50,8 @@ function openTokenView({ choose }) {
     summarize();
     redraw();
     const fresh = list.querySelector(".new");
-    if (fresh) list.scrollTop = fresh.offsetTop - list.offsetTop - list.clientHeight / 3;
+    // Once what stands around the list has taken its room.
+    if (fresh) requestAnimationFrame(() => (list.scrollTop = fresh.offsetTop - list.clientHeight / 3));
   }
 
   function summarize() {
@@ -83,9 +84,9 @@ function openTokenView({ choose }) {
     const chosen = list.children[index];
     chosen.classList.add("selected");
     chosen.tabIndex = 0;
-    chosen.scrollIntoView({ block: "nearest" });
     if (focus) chosen.focus({ preventScroll: true });
-    detail(index);
+    detail(index); // which may take room from the list
+    chosen.scrollIntoView({ block: "nearest" });
     redraw();
   }
 

@@ -211,6 +211,27 @@ def test_an_edit_by_an_input_method_leaves_the_box_to_it(text: TextPage) -> None
     assert text.stored()["text"] == "한"
 
 
+def test_in_a_low_window_every_alternative_is_in_reach(text: TextPage) -> None:
+    text.page.set_viewport_size({"width": 960, "height": 600})
+    text.greedy(8)
+    text.box.fill(PROMPT)
+    text.go()
+    text.read_tokens()
+    text.tokens.last.click()
+    expect(text.tokens.last).to_be_in_viewport(ratio=1)
+    text.alternatives.last.click()
+    expect(text.branches).to_have_count(2, timeout=60_000)
+    text.wait_for_tokens()
+
+
+def test_a_long_text_s_tokens_begin_where_the_new_part_does(text: TextPage) -> None:
+    text.greedy(8)
+    text.box.fill("The boats go out before the sun. " * 60 + PROMPT)
+    text.go()
+    text.read_tokens()
+    expect(text.page.locator("#tokens .new").first).to_be_in_viewport(ratio=1)
+
+
 def test_the_text_its_branches_and_its_settings_survive_a_reload(text: TextPage) -> None:
     text.greedy(8)
     text.box.fill(PROMPT)
