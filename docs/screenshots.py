@@ -5,11 +5,12 @@ It needs Playwright (requirements-dev.txt) and a Chromium: Playwright's own, or 
 
 from __future__ import annotations
 
+import base64
 import io
 import sys
-import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -25,8 +26,8 @@ OPENINGS = ("The old lighthouse", "A recipe for bread begins with", "Dear neighb
 SAMPLE = Path(__file__).resolve().parent.parent / "llama_demo" / "ui" / "sample_examples.tsv"
 REPLY_MILLISECONDS = 120_000
 MOVING_SIZE = (960, 600)
-FRAME_SECONDS = 0.12
-LINGER_SECONDS = 1.6
+FRAME_SECONDS = 0.08
+LINGER_MILLISECONDS = 1600
 
 
 def main() -> None:
@@ -84,37 +85,46 @@ def picture(browser: Browser, address: str, name: str, size: tuple[int, int], *,
 def moving_picture(browser: Browser, address: str, name: str) -> None:
     """A reply streams in, its tokens are looked at, another is chosen, and the text goes on from there."""
     page = opened(browser, address, MOVING_SIZE, dark=False)
+    set_number(page, "#temperature", 0)
+    set_number(page, "#max-new-tokens", 60)
     frames: list[tuple[float, bytes]] = []
+    wire = page.context.new_cdp_session(page)
 
-    def watch(until: str, seconds: float = 0.0) -> None:
-        """Takes frames until the page says so, and for some seconds after that."""
-        end = None
-        while end is None or time.monotonic() < end:
-            frames.append((time.monotonic(), page.screenshot()))
-            page.wait_for_timeout(FRAME_SECONDS * 1000)
-            if end is None and page.evaluate(until):
-                end = time.monotonic() + seconds
+    def taken(event: dict[str, Any]) -> None:
+        frames.append((event["metadata"]["timestamp"], base64.b64decode(event["data"])))
+        wire.send("Page.screencastFrameAck", {"sessionId": event["sessionId"]})
 
-    set_number(page, "#seed", 3)
-    page.locator("#message textarea").press_sequentially(QUESTIONS[1])
-    watch("true", 0.5)
+    wire.on("Page.screencastFrame", taken)
+    wire.send("Page.startScreencast", {"format": "jpeg", "quality": 95})
+    page.locator("#message textarea").press_sequentially(QUESTIONS[0], delay=30)
     page.press("#message textarea", "Enter")
     page.wait_for_selector("body.chat-busy")
-    watch("!document.body.classList.contains('chat-busy')", LINGER_SECONDS)
+    page.wait_for_selector("body:not(.chat-busy)", timeout=REPLY_MILLISECONDS)
+    page.wait_for_timeout(LINGER_MILLISECONDS)
     page.click("#chat-tokens")
-    watch("document.querySelectorAll('#tokens .new').length > 0 && !document.body.classList.contains('text-busy')", 1)
-    page.locator("#tokens .new").nth(2).click()
-    watch("document.querySelector('#token-alternatives') !== null", LINGER_SECONDS)
+    page.wait_for_selector("#tokens .new", timeout=REPLY_MILLISECONDS)
+    page.wait_for_timeout(LINGER_MILLISECONDS)
+    page.locator("#tokens .new").nth(8).click()
+    page.wait_for_timeout(LINGER_MILLISECONDS)
     page.locator("#token-alternatives button:not(.own)").first.click()
     page.wait_for_selector("body.text-busy")
-    watch("!document.body.classList.contains('text-busy')", 2 * LINGER_SECONDS)
+    page.wait_for_selector("body:not(.text-busy)", timeout=REPLY_MILLISECONDS)
+    page.wait_for_timeout(LINGER_MILLISECONDS)
     page.context.close()
-    times = [taken for taken, _ in frames]
-    pictures = [Image.open(io.BytesIO(taken)).convert("RGB") for _, taken in frames]
-    lasting = [round((after - before) * 1000) for before, after in pairwise([*times, times[-1] + LINGER_SECONDS])]
-    first, *rest = pictures
-    path = FOLDER / f"{name}.webp"
-    first.save(path, save_all=True, append_images=rest, duration=lasting, loop=0, quality=70, method=4)
+    save_moving(frames, FOLDER / f"{name}.webp")
+
+
+def save_moving(frames: list[tuple[float, bytes]], path: Path) -> None:
+    """`frames` with the seconds when each was drawn, as an animation that goes as fast as the page did."""
+    kept = [frames[0]]
+    for frame in frames[1:]:
+        if frame[0] - kept[-1][0] >= FRAME_SECONDS:
+            kept.append(frame)
+    kept.append(frames[-1])
+    times = [drawn for drawn, _ in kept]
+    first, *rest = [Image.open(io.BytesIO(data)) for _, data in kept]
+    lasting = [round((after - before) * 1000) for before, after in pairwise(times)] + [LINGER_MILLISECONDS * 2]
+    first.save(path, save_all=True, append_images=rest, duration=lasting, loop=0, quality=60, method=4)
 
 
 def set_number(page: Page, control: str, value: float) -> None:

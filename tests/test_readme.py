@@ -123,6 +123,11 @@ def test_every_picture_page_and_heading_that_a_document_names_is_there(page: Pat
         assert not anchor or anchor in anchors(path.read_text(encoding="utf-8")), f"{page.name} names {target}#{anchor}"
 
 
+def test_every_picture_is_shown_somewhere() -> None:
+    shown = {Path(target).name for page in PAGES for target, _ in links(page.read_text(encoding="utf-8"))}
+    assert {picture.name for picture in (ROOT / "docs" / "images").iterdir()} <= shown
+
+
 def links(text: str) -> Iterable[tuple[str, str]]:
     """The links to other files, and to headings."""
     return re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", text)
