@@ -15,6 +15,7 @@ from llama_demo.added_models import AddedModels, entry_for, local_entry
 from llama_demo.catalog import Entry
 from llama_demo.checkpoints.convert import convert
 from llama_demo.checkpoints.gguf_write import Quantization
+from llama_demo.checkpoints.whole import remove_abandoned
 from llama_demo.entry_files import find_packaged, wanted_files
 from llama_demo.errors import InvalidParameter, LlamaDemoError
 from llama_demo.hub_errors import AccessNeeded
@@ -28,8 +29,9 @@ from llama_demo.shelf import Shelf
 
 class Management:
     def __init__(self, registry: Registry[LoadedModel], shelf: Shelf, added: AddedModels, folder: Path) -> None:
-        """`folder` is where conversions go."""
+        """`folder` is where conversions go; what a killed process left half written in it goes at once."""
         self._registry, self._shelf, self._added, self._folder = registry, shelf, added, folder
+        remove_abandoned(folder)
         self.jobs = Jobs()
         self._lock = threading.Lock()
         self._tickets: dict[str, Ticket[LoadedModel]] = {}

@@ -19,6 +19,7 @@ from llama_demo.model_cache import Report
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
 from llama_demo.values import ModelState
+from tests.checkpoints.killed import writer
 
 PATIENCE_SECONDS = 60.0
 
@@ -180,6 +181,43 @@ def test_a_cancelled_conversion_leaves_no_model(
         assert runtime.management.jobs.progress("tiny-llama") is None
         assert "tiny-llama-q8_0" not in {model.name for model in runtime.models(everything=True)}
     assert not list((tmp_path / "converted").iterdir())
+
+
+_CONVERTING = """
+import sys
+from pathlib import Path
+from llama_demo.jobs import Jobs
+from llama_demo.runtime import Runtime
+from llama_demo.settings import Settings
+
+def held(jobs, job, done, total):
+    if done > total / 2:
+        print("writing", flush=True)
+        sys.stdin.read()
+
+Jobs._report = held
+with Runtime(Settings(cache_dir=Path(sys.argv[1]), model=sys.argv[2], memory_gb=4.0)) as runtime:
+    runtime.management.convert("tiny-llama")
+    sys.stdin.read()
+"""
+
+
+def test_a_killed_conversion_leaves_no_model_is_cleaned_up_at_the_next_start_and_runs_again(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    folder = tmp_path / "converted"
+    with writer(_CONVERTING, tmp_path, tiny_folder) as process:
+        (half,) = folder.iterdir()
+        assert half.stat().st_size > 0
+        process.kill()
+    assert list(folder.iterdir()) == [half]
+    with Runtime(Settings(cache_dir=tmp_path, model=str(tiny_folder), memory_gb=4.0, context_tokens=256)) as runtime:
+        assert not list(folder.iterdir())
+        assert "tiny-llama-q8_0" not in {model.name for model in runtime.models(everything=True)}
+        runtime.management.convert("tiny-llama")
+        wait_for_job(runtime, "tiny-llama")
+        assert "tiny-llama-q8_0" in {model.name for model in runtime.models(everything=True)}
+    assert [file.name for file in folder.iterdir()] == ["tiny-llama-q8_0.gguf"]
 
 
 def test_a_gguf_file_is_not_converted_again(runtime: Runtime) -> None:
