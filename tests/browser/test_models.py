@@ -8,15 +8,19 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
+from llama_demo.catalog import EMBEDDED
 from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import Served
 from tests.checkpoints import meta_model
 
 LOAD_MILLISECONDS = 120_000
+CONTEXT_TOKENS = 256
+UNITS = {"MB": 1e6, "GB": 1e9}
 SHAPE = meta_model.Shape(dim=256, layers=4, heads=8, kv_heads=2)
 
 
@@ -92,6 +96,39 @@ def test_what_the_command_line_converted_is_added_loaded_chatted_with_and_unload
     model.get_by_role("button", name="Unload").click()
     expect(bar).to_have_count(0, timeout=LOAD_MILLISECONDS)
     assert not any(worker.is_running() for worker in workers)
+
+
+def fill_the_cache(address: str) -> None:
+    """Texts that begin differently, of more tokens together than the cache of eight conversations has room for."""
+    for first in range(10):
+        asked = {"model": EMBEDDED.name, "prompt": [1000 + first] * (CONTEXT_TOKENS - 10), "max_tokens": 1}
+        httpx.post(f"{address}/v1/completions", json=asked, timeout=60).raise_for_status()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the memory of a process is Linux's own figure")
+def test_unloading_gives_back_the_memory_that_the_card_said(context: BrowserContext, cache_folder: Path) -> None:
+    app = Served(cache_folder, "--context-tokens", str(CONTEXT_TOKENS))
+    before = set(psutil.Process().children(recursive=True))
+    app.start()
+    try:
+        page = open_models(context.new_page(), app.address).page
+        model = card(page, EMBEDDED.name)
+        expect(model).to_have_attribute("data-state", "ready", timeout=LOAD_MILLISECONDS)
+        fill_the_cache(app.address)
+        said = re.search(r"Takes ([\d.]+) (MB|GB)", model.inner_text())
+        assert said is not None
+
+        def used() -> int:
+            processes = set(psutil.Process().children(recursive=True)) - before
+            return sum(process.memory_info().rss for process in processes if "chrom" not in process.name())
+
+        held = used()
+        model.get_by_role("button", name="Unload").click()
+        expect(page.locator("#models-devices")).to_contain_text("no model is in memory", timeout=LOAD_MILLISECONDS)
+        assert held - used() == pytest.approx(float(said[1]) * UNITS[said[2]], rel=0.1)
+    finally:
+        app.stop()
 
 
 def test_a_model_s_sheet_opens_by_keyboard_and_its_playground_follows_what_is_typed(
