@@ -29,6 +29,7 @@ class Sheet:
     `tokenizer` is None where its files are not on this machine."""
 
     name: str
+    title: str
     source: Source
     fields: tuple[Field, ...]
     parts: tuple[Part, ...]
@@ -69,6 +70,7 @@ def read_sheet(entry: Entry) -> Sheet:
     attention = attention_of(described.values) if described.values else None
     return Sheet(
         name=entry.name,
+        title=entry.title,
         source=described.source,
         fields=fields_of(described),
         parts=_parts(described),

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from llama_demo.sheet.tokens import Piece, Pieces, TokenizerFacts
 
 
-def sheet_view(sheet: Sheet, title: str, words: Messages) -> View:
+def sheet_view(sheet: Sheet, words: Messages) -> View:
     """Everything in it, in the order in which it is read."""
     return {
         "name": sheet.name,
-        "title": words("sheet.title", title=title),
+        "title": words("sheet.title", title=sheet.title),
         "source": _source(sheet, words),
         "total": words("sheet.total", count=_count(sheet.parameters)) if sheet.parts else "",
         "parts": _parts(sheet, words),

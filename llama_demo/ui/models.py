@@ -140,7 +140,7 @@ class ModelsPage:
         with self._worded(asked) as said:
             name = _name(read_object(asked))
             sheet = self._runtime.sheet(name, everything=visitor.is_owner)
-            view = sheet_view(sheet, self._title(name), self._words(asked))
+            view = sheet_view(sheet, self._words(asked))
         return {**view, **said}
 
     def split(self, asked: Any, visitor: Visitor) -> View:
@@ -159,9 +159,6 @@ class ModelsPage:
 
     def _words(self, asked: Any) -> Messages:
         return self._runtime.messages(_language(asked))
-
-    def _title(self, name: str) -> str:
-        return next((model.title for model in self._runtime.models(everything=True) if model.name == name), name)
 
     @contextmanager
     def _worded(self, asked: Any) -> Iterator[View]:
