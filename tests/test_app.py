@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -74,6 +75,15 @@ def test_the_page_is_up_before_torch_is_imported(app: App) -> None:
     with urllib.request.urlopen(app.address, timeout=10) as page:
         assert page.status == 200
     assert "libtorch" not in Path(f"/proc/{app.process.pid}/maps").read_text()
+
+
+def test_the_page_goes_out_small_to_a_browser_that_takes_it_so(app: App) -> None:
+    asked = urllib.request.Request(app.address, headers={"Accept-Encoding": "gzip"})
+    with urllib.request.urlopen(asked, timeout=10) as answer:
+        sent = answer.read()
+    whole = gzip.decompress(sent)
+    assert whole.rstrip().endswith(b"</html>")
+    assert len(sent) * 4 < len(whole)
 
 
 def test_health_is_ours_though_the_environment_asks_for_server_side_rendering(app: App) -> None:

