@@ -138,7 +138,8 @@ def _model_line(summary: ModelSummary, words: Messages) -> str:
     from llama_demo.messages import size
 
     where = words(f"models.where_{summary.where}")
-    return f"{summary.name}  {summary.licence}  {size(summary.bytes)}  {where}  {words.sentence(summary.good_for)}"
+    memory = [] if summary.where == "remote" else [size(summary.bytes)]
+    return "  ".join([summary.name, summary.licence, *memory, where, words.sentence(summary.good_for)])
 
 
 def _doctor(_: argparse.Namespace, settings: Settings, words: Messages) -> int:

@@ -13,7 +13,7 @@ from llama_demo.checkpoints import adapter, gguf
 from llama_demo.checkpoints.llama import EMBEDDING, OUTPUT
 from llama_demo.checkpoints.meta_params import VOCABULARY, read_params
 from llama_demo.checkpoints.safetensors_read import read_tensors
-from llama_demo.errors import BadCheckpoint
+from llama_demo.errors import BadCheckpoint, Unsupported
 from llama_demo.placement import OPENVINO_BYTES, Model
 
 ARCHITECTURES = frozenset({"LlamaForCausalLM", "LlamaForSequenceClassification"})
@@ -39,7 +39,9 @@ def is_converted(entry: Entry) -> bool:
 
 
 def wanted_files(entry: Entry) -> tuple[str, ...]:
-    """The files of a repository that loading needs."""
+    """The files of a repository that loading needs. Raises `Unsupported` for a model that another server runs."""
+    if entry.format == "remote":
+        raise Unsupported("being downloaded or saved: another server runs it", entry.title)
     if entry.file:
         return (entry.file,)
     if entry.base:

@@ -71,11 +71,11 @@ class Management:
     def download(self, name: str) -> None:
         """Begins to fetch the files of `name`, or goes on where it was cut off.
 
-        Raises `UnknownModel`, `InvalidParameter` where it has none."""
+        Raises `UnknownModel`, and `Unsupported` where another server runs it."""
         entry = self._shelf.everything.find(name)
         if entry.path is not None or find_packaged(entry.package) is not None:
             return
-        _check_repository(entry)
+        wanted_files(entry)
         self.jobs.start(name, "download", partial(self._download, entry))
 
     def convert(self, name: str, to: Quantization = "q8_0") -> None:
@@ -111,10 +111,10 @@ class Management:
     def check_access(self, name: str) -> None:
         """Asks the Hub whether the repository of `name` may be downloaded now; the answer is kept.
 
-        Raises `UnknownModel`, `InvalidParameter` where it is on no Hub, `HubUnavailable`.
+        Raises `UnknownModel`, `HubUnavailable`, and `Unsupported` where another server runs it.
         """
         entry = self._shelf.everything.find(name)
-        _check_repository(entry)
+        wanted_files(entry)
         try:
             hub.check_access(entry.repo)
         except AccessNeeded as refused:
@@ -160,9 +160,3 @@ class Management:
             with self._lock:
                 if self._tickets.get(name) is ticket:
                     del self._tickets[name]
-
-
-def _check_repository(entry: Entry) -> None:
-    """Raises `InvalidParameter` where the Hub has nothing of it."""
-    if not entry.repo:
-        raise InvalidParameter("name", entry.name, "a model with files on the Hub")

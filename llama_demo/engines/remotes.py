@@ -11,21 +11,26 @@ from llama_demo.catalog import Entry
 from llama_demo.engines.remote import Patience, RemoteServer
 from llama_demo.errors import Closing
 
+_BEGUN_SECONDS = 0.05
+"""What has just been started is let begin before it is cancelled: the HTTP client warns of what never has."""
+
 
 class Remotes:
     """`environment` holds the servers' tokens. Nothing is started where no entry is remote."""
 
     def __init__(self, entries: Iterable[Entry], environment: Mapping[str, str], patience: Patience) -> None:
+        self._servers: dict[str, RemoteServer] = {}
+        self._thread: threading.Thread | None = None
+        remote = [entry for entry in entries if entry.format == "remote"]
+        if not remote:
+            return
         self._loop = asyncio.new_event_loop()
-        self._servers = {
-            entry.name: RemoteServer(entry, environment.get(entry.token_variable, ""), self._loop, patience)
-            for entry in entries
-            if entry.format == "remote"
-        }
+        for entry in remote:
+            token = environment.get(entry.token_variable, "")
+            self._servers[entry.name] = RemoteServer(entry, token, self._loop, patience)
         self._watching = [self._loop.create_task(server.watch()) for server in self._servers.values()]
         self._thread = threading.Thread(target=self._run, name="remotes", daemon=True)
-        if self._servers:
-            self._thread.start()
+        self._thread.start()
 
     def find(self, name: str) -> RemoteServer | None:
         """The server of the entry `name`; None where it runs here."""
@@ -35,11 +40,9 @@ class Remotes:
         """Ends every request in flight with `Closing`."""
         for server in self._servers.values():
             server.end(Closing())
-        if self._thread.is_alive():
+        if self._thread is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(join_seconds)
-        elif not self._loop.is_closed():
-            self._loop.close()
 
     def _run(self) -> None:
         try:
@@ -50,6 +53,9 @@ class Remotes:
 
     async def _finish(self) -> None:
         """Every connection is closed: a server stops working on what it hears is not wanted."""
+        for watching in self._watching:
+            watching.cancel()
+        await asyncio.sleep(_BEGUN_SECONDS)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
             task.cancel()

@@ -18,7 +18,7 @@ from openai import OpenAI
 
 from llama_demo.classify.labels import labels_from
 from llama_demo.classify.zero_shot import ZeroShot
-from llama_demo.errors import InvalidParameter, UnknownModel
+from llama_demo.errors import InvalidParameter, UnknownModel, Unsupported
 from llama_demo.remote_errors import RemoteDown, RemoteKeepsTokens
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
@@ -248,7 +248,7 @@ def test_what_needs_tokens_is_refused_by_name(far: RemoteStand, app: Served, cli
         with pytest.raises(RemoteKeepsTokens):
             asyncio.run(work())
     for refused in (app.runtime.management.download, app.runtime.management.check_access):
-        with pytest.raises(InvalidParameter):
+        with pytest.raises(Unsupported):
             refused("far")
     with pytest.raises(InvalidParameter):
         app.runtime.management.convert("far")

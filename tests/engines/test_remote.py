@@ -263,7 +263,7 @@ def test_a_stream_that_falls_silent_ends_soon_where_nobody_is_left_at_the_addres
 
     def silent(exchange: Exchange) -> None:
         exchange.piece("The ")
-        waiting.wait(LONGEST_SECONDS)
+        waiting.wait(6 * LONGEST_SECONDS)
 
     far.next(silent)
     engine = server(replace(QUICK, answer=60.0))
