@@ -44,6 +44,8 @@ _LOG = logging.getLogger(__name__)
 
 _LARGEST_MIN_P = 1.0 - 2.0**-24
 """OpenVINO refuses 1.0 itself; no token but the likeliest is as likely as this share of it."""
+_LEAST_TEMPERATURE = 1e-6
+"""Below this, logits in 32 bits have nothing left to draw by; much below, OpenVINO divides them beyond all numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +225,7 @@ def _settings(sampling: Sampling, room: int) -> dict[str, float | int | bool]:
     if sampling.greedy:
         return settings
     settings |= {
-        "temperature": sampling.temperature,
+        "temperature": max(sampling.temperature, _LEAST_TEMPERATURE),
         "top_p": sampling.top_p,
         "min_p": min(sampling.min_p, _LARGEST_MIN_P),
         "rng_seed": secrets.randbelow(SEED_LIMIT) if sampling.seed is None else sampling.seed,

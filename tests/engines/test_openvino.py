@@ -69,6 +69,8 @@ def test_no_seed_is_a_new_text_every_time(engine: OpenVINOEngine) -> None:
         {"top_k": 0, "top_p": 0.01},
         {"top_k": 0, "min_p": 1.0},
         {"top_k": 0, "temperature": 0.001},
+        {"top_k": 0, "temperature": 1e-40},
+        {"top_k": 0, "temperature": 5e-324},
     ],
     ids=str,
 )
