@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from importlib import util
 from typing import Any
 
 from llama_demo.errors import PortInUse
@@ -101,10 +103,16 @@ def _said_in_the_log() -> Iterator[None]:
 
 
 def quieten_gradio() -> None:
-    """No reports to its makers, and no summary of past events after every reply, whose cost grows with their number."""
+    """No reports to its makers, and no summary of past events after every reply, whose cost grows with their number.
+
+    Nor does it look through every folder for matplotlib, twice for every update of every visitor, where there is none:
+    that took an eighth of a busy server's time.
+    """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
     os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
+    if util.find_spec("matplotlib") is None:
+        sys.modules["matplotlib"] = None  # type: ignore[assignment]
 
 
 def reach_itself_directly() -> None:
