@@ -60,6 +60,11 @@ class Entry:
     token_variable: str = ""
     """The environment variable that holds the token for that server; empty where it wants none."""
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether it is a whole model with files: no adapter, and not another server's."""
+        return not self.base and self.format != "remote"
+
 
 @dataclass(frozen=True, slots=True)
 class CatalogFile:

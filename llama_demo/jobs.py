@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 Report = Callable[[int, int], None]
 """Told the bytes done, of how many; raises where the job is to end."""
-Kind = Literal["download", "convert"]
+Kind = Literal["download", "convert", "push"]
 _SPEED_SECONDS = 5.0
 """The speed is that of the last so many seconds."""
 

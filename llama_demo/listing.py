@@ -15,9 +15,11 @@ from llama_demo.devices import CPU
 from llama_demo.errors import BadCheckpoint, DoesNotFit, LlamaDemoError
 from llama_demo.fitting import Needs, helps, least
 from llama_demo.jobs import JobProgress
+from llama_demo.licences import Licence
 from llama_demo.loading import ANALYSIS, REMOTE, LoadedModel, Loader
 from llama_demo.placement_plan import Plan
 from llama_demo.registry import Registry
+from llama_demo.saving import to_confirm
 from llama_demo.settings import Settings
 from llama_demo.sheet import files_of
 from llama_demo.values import LoadProgress, ModelState, ResidentStatus
@@ -55,6 +57,12 @@ class ModelSummary:
     """Its download or its conversion, while one is under way or has failed."""
     refusal: LlamaDemoError | None = None
     """Why the Hub refused its files when it was last asked."""
+    pushed: str = ""
+    """Where on the Hub the owner put it since the start."""
+    can_push: bool = False
+    """Whether it has weights of its own, and they are here."""
+    terms: Licence | None = None
+    """The licence that must be read before it is passed on."""
     can_convert: bool = False
     """Whether a GGUF file made of it would be faster here."""
 
@@ -125,6 +133,7 @@ class Listing:
             needs = self._too_much(entry, refused)
         except LlamaDemoError as broken:
             error = error or broken
+        where = self._where(entry, fits=fits, known=needs is not None)
         return ModelSummary(
             name=entry.name,
             title=entry.title,
@@ -141,10 +150,12 @@ class Listing:
             fits=fits,
             progress=status.progress,
             error=error,
-            where=self._where(entry, fits=fits, known=needs is not None),
+            where=where,
             needs=needs,
             leases=status.leases,
             pinned=status.pinned,
+            can_push=entry.has_weights and where == "here",
+            terms=to_confirm(entry),
             can_convert=entry.path is not None and entry.format == "hf" and device == CPU,
         )
 

@@ -209,6 +209,10 @@ class Loader:
             raise
         return _warmed_up(LoadedModel(entry, made, base.tokenizer, let_go), report)
 
+    def original(self, entry: Entry, report: Report) -> Checkpoint:
+        """The weights of `entry` as they are, fetched where they are not here. Blocks; raises as `load`."""
+        return self._cache.original(entry, _timed(report))
+
     def checkpoint(self, name: str, report: Report) -> Checkpoint:
         """The files that `name` is read from, to be written in another form: fetched and converted first where they
         must be. Blocks; raises as `load`."""

@@ -6,35 +6,52 @@ Whoever calls has checked that it is the owner who asks.
 
 from __future__ import annotations
 
+import tempfile
 import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from llama_demo import hub
+from llama_demo import hub, hub_push
 from llama_demo.added_models import AddedModels, entry_for, local_entry
 from llama_demo.catalog import Entry
 from llama_demo.checkpoints.convert import convert
 from llama_demo.checkpoints.gguf_write import Quantization
+from llama_demo.checkpoints.llama import Checkpoint
 from llama_demo.checkpoints.whole import remove_abandoned
 from llama_demo.entry_files import find_packaged, wanted_files
 from llama_demo.errors import InvalidParameter, LlamaDemoError
 from llama_demo.hub_errors import AccessNeeded
 from llama_demo.jobs import Jobs, Report
+from llama_demo.licences import repository
 from llama_demo.loading import ANALYSIS, LoadedModel
 from llama_demo.messages import messages
+from llama_demo.model_cache import Report as LoadReport
 from llama_demo.observe import LOG, one_line
+from llama_demo.push_errors import LicenceNotConfirmed
 from llama_demo.registry import Registry, Ticket
+from llama_demo.saving import Changes, save, to_confirm
 from llama_demo.shelf import Shelf
 
 
 class Management:
-    def __init__(self, registry: Registry[LoadedModel], shelf: Shelf, added: AddedModels, folder: Path) -> None:
-        """`folder` is where conversions go; what a killed process left half written in it goes at once."""
+    def __init__(
+        self,
+        registry: Registry[LoadedModel],
+        shelf: Shelf,
+        added: AddedModels,
+        folder: Path,
+        original: Callable[[Entry, LoadReport], Checkpoint],
+    ) -> None:
+        """`folder` is where conversions go; what a killed process left half written in it goes at once. `original`
+        gives an entry's weights as they are."""
         self._registry, self._shelf, self._added, self._folder = registry, shelf, added, folder
         remove_abandoned(folder)
         self.jobs = Jobs()
         self._lock = threading.Lock()
         self._tickets: dict[str, Ticket[LoadedModel]] = {}
+        self._original = original
+        self._pushed: dict[str, str] = {}
         self._granted: set[str] = set()
         self._refused: dict[str, LlamaDemoError] = {}
 
@@ -87,6 +104,27 @@ class Management:
         if entry.path is None or entry.format == "gguf":
             raise InvalidParameter("name", name, "a model in Hugging Face or Meta's format on this machine")
         self.jobs.start(name, "convert", partial(self._convert, entry, entry.path, to))
+
+    def push(self, name: str, repo: str, changes: Changes, *, private: bool, confirmed: bool) -> None:
+        """Begins to save `name` as a folder for plain transformers, and to put that into `repo` on the Hub.
+
+        Raises `UnknownModel`, `InvalidParameter` for what is no repository's name or no model with weights of its own,
+        `LicenceNotConfirmed`.
+        """
+        entry = self._shelf.everything.find(name)
+        if not entry.has_weights:
+            raise InvalidParameter("name", name, "a model with weights of its own")
+        if not repository(repo):
+            raise InvalidParameter("repo", repo, "OWNER/NAME, as the Hub names repositories")
+        licence = to_confirm(entry)
+        if licence is not None and not confirmed:
+            raise LicenceNotConfirmed(entry.title, licence.name, licence.link)
+        self._pushed.pop(name, None)
+        self.jobs.start(name, "push", partial(self._push, entry, repo, changes, private))
+
+    def pushed(self, name: str) -> str:
+        """The address on the Hub at which `name` was put since the start, if it was."""
+        return self._pushed.get(name, "")
 
     def cancel(self, name: str) -> None:
         """Ends whatever is under way for `name`: its download, its conversion, its load."""
@@ -147,6 +185,13 @@ class Management:
         made = local_entry(target, names, f"{entry.title} ({to.upper()})")
         self._added.add(made)
         self._shelf.put(made)
+
+    def _push(self, entry: Entry, repo: str, changes: Changes, private: bool, report: Report) -> None:
+        source = self._original(entry, lambda step: report(step.done_bytes or 0, step.total_bytes or 0))
+        with tempfile.TemporaryDirectory() as made:
+            folder = Path(made, "model")
+            save(entry, source, folder, changes, messages(), report=report)
+            self._pushed[entry.name] = hub_push.push(folder, repo, f"Add {entry.title}", report, private=private)
 
     def _wait(self, name: str, ticket: Ticket[LoadedModel]) -> None:
         try:

@@ -15,8 +15,6 @@ from llama_demo.progress_line import ProgressLine
 from llama_demo.push_errors import LicenceNotConfirmed
 from llama_demo.settings import Settings, add_arguments
 
-MOST_SLICES = 64
-
 
 def add_convert_arguments(command: argparse.ArgumentParser, words: Messages) -> None:
     command.add_argument("source", type=Path, help=words("cli.convert_source"))
@@ -75,7 +73,7 @@ def run_save(parsed: argparse.Namespace, settings: Settings, words: Messages, sa
     `PushFailed`, and what fetching a model does."""
     from llama_demo import hub_push
     from llama_demo.model_cache import ModelCache
-    from llama_demo.saving import Changes, save
+    from llama_demo.saving import MOST_SLICES, Changes, save
 
     dtype: Any = settings.dtype
     if dtype.endswith("-bit"):

@@ -84,7 +84,9 @@ class Runtime:
         )
         self._listing = Listing(settings, self._loader, self.registry, self._budgets)
         self._shelf = Shelf(everything, self.default_model, self._loader, self._listing)
-        self.management = Management(self.registry, self._shelf, added, settings.cache_dir / "converted")
+        self.management = Management(
+            self.registry, self._shelf, added, settings.cache_dir / "converted", self._loader.original
+        )
         self._admission = Admission(settings.concurrent, settings.queue, allowance=_allowance(settings))
         self.generation = Generation(
             self.registry,
@@ -225,6 +227,7 @@ class Runtime:
             where="download" if summary.where == "access" and management.is_granted(entry.name) else summary.where,
             job=management.jobs.progress(entry.name),
             refusal=management.refusal(entry.name),
+            pushed=management.pushed(entry.name),
         )
 
     def _plan(self, name: str) -> Plan:

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+MOST_SLICES = 64
+"""Of `pretraining_tp`: as many as the largest checkpoints of the architecture have parts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Changes:
     """`pad_token` is a token's text, which is added where the tokenizer has none such; empty and 0 change nothing."""

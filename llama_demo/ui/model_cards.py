@@ -16,6 +16,7 @@ from llama_demo.values import LoadProgress, ModelState
 if TYPE_CHECKING:
     from llama_demo.fitting import Help, Needs
     from llama_demo.jobs import JobProgress
+    from llama_demo.licences import Licence
     from llama_demo.listing import DeviceMemory, Holder, ModelSummary
 
 GROUPS = {
@@ -42,7 +43,18 @@ def models_view(
             groups.append({"name": name, "title": title, "help": words(f"models.group_{name}_help"), "cards": cards})
     moving = any(model.state in (*LOADING, ModelState.DRAINING) or model.job is not None for model in models)
     devices = [device(each, words, owner=owner) for each in memory]
-    return {"owner": owner, "moving": moving, "devices": devices, "groups": groups}
+    pushable = [_pushable(model, words) for model in models if owner and model.can_push]
+    return {"owner": owner, "moving": moving, "devices": devices, "groups": groups, "pushable": pushable}
+
+
+def _pushable(model: ModelSummary, words: Messages) -> View:
+    """A model that the owner may put on the Hub, and what must be read before."""
+    said = terms_words(model.title, model.terms, words) if model.terms is not None else ""
+    return {"name": model.name, "title": model.title, "terms": said}
+
+
+def terms_words(title: str, terms: Licence, words: Messages) -> str:
+    return words("models.push_terms", title=title, licence=terms.text or words("card.licence_unknown"))
 
 
 def _order(model: ModelSummary) -> tuple[bool, bool]:
@@ -66,6 +78,7 @@ def card(model: ModelSummary, words: Messages, *, owner: bool) -> View:
         "failed": model.state is ModelState.FAILED or model.where == "broken",
         "progress": progress_share(model.progress) if model.state in LOADING else None,
         "job": None if model.job is None else job_view(model.job, words),
+        "pushed": words("models.pushed", address=model.pushed) if owner and model.pushed else "",
         "refusal": words.error(model.refusal) if owner and model.refusal is not None else "",
         "needs": needs_words(model.needs, words, fits=model.fits) if model.needs is not None else "",
         "helps": [help_words(each, words) for each in model.needs.helps] if model.needs is not None else [],

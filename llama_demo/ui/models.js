@@ -62,6 +62,38 @@ async function signIn(event) {
   await tell(server.sign_in, { token, remember: part("models-remember").checked });
 }
 
+async function push(event) {
+  event.preventDefault();
+  const told = await tell(server.push_model, {
+    name: part("models-push-name").value,
+    repo: part("models-push-repo").value,
+    dtype: part("models-push-dtype").value,
+    pad_token: part("models-push-pad").value,
+    slices: Number(part("models-push-slices").value),
+    public: part("models-push-public").checked,
+    confirmed: part("models-push-read").checked,
+  });
+  if (told) part("models-push-repo").value = "";
+  part("models-push-read").checked = false;
+}
+
+// What may be put on the Hub, and what must be read before the one that is chosen is.
+function drawPush(models) {
+  const select = part("models-push-name");
+  part("models-push").hidden = models.length === 0;
+  const said = JSON.stringify(models);
+  if (select.said !== said) {
+    const before = select.value;
+    select.replaceChildren(...models.map(({ name, title }) => make("option", { value: name }, title)));
+    if (models.some(({ name }) => name === before)) select.value = before;
+    select.said = said;
+  }
+  const { terms = "" } = models.find(({ name }) => name === select.value) ?? {};
+  if (part("models-push-terms").textContent !== terms) part("models-push-read").checked = false;
+  say("models-push-terms", terms);
+  part("models-push-confirm").hidden = !terms;
+}
+
 function choose(action, name) {
   if (action === "sheet") openSheet(name);
   else if (action === "use") use(name);
@@ -128,12 +160,19 @@ function speak() {
     const text = words[spoken.dataset.word];
     if (spoken.textContent !== text) spoken.textContent = text;
   }
+  for (const field of element.querySelectorAll("[data-label]")) {
+    const text = words[field.dataset.label];
+    field.setAttribute("aria-label", text);
+    field.title = text;
+    if (field.type !== "select-one" && field.id !== "models-push-repo") field.placeholder = text;
+  }
 }
 
 function draw(view) {
   if (part("models-error").textContent === words.away) say("models-error", "");
   speak();
   part("models-owner").hidden = !view.owner;
+  drawPush(view.pushable);
   drawKeyed(part("models-devices"), view.devices, (device) => drawDevice(device, choose));
   drawKeyed(part("models-groups"), view.groups, (group, old) =>
     drawGroup(group, old, (card) => drawCard(card, words, choose)),
@@ -155,6 +194,8 @@ whenMounted("models-scroll", () => {
   say("models-intro", words.reading);
   part("models-add").addEventListener("submit", add);
   part("models-sign-in").addEventListener("submit", signIn);
+  part("models-push").addEventListener("submit", push);
+  part("models-push-name").addEventListener("change", () => drawPush(JSON.parse(part("models-push-name").said)));
   new IntersectionObserver(refresh).observe(part("models-scroll"));
   refresh();
 });

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from llama_demo.errors import InvalidParameter, LlamaDemoError
+from llama_demo.licences import Licence
 from llama_demo.messages import DEFAULT_LANGUAGE, Messages, shortened
 from llama_demo.observe import LOG
+from llama_demo.push_errors import LicenceNotConfirmed
+from llama_demo.saving import MOST_SLICES, Changes
 from llama_demo.ui.asked import View, read_object
-from llama_demo.ui.model_cards import models_view
+from llama_demo.ui.model_cards import models_view, terms_words
 from llama_demo.ui.model_sheet import pieces_view, sheet_view
 from llama_demo.ui.words import Wording
 from llama_demo.visitors import Visitor
@@ -21,6 +24,7 @@ from llama_demo.visitors import Visitor
 if TYPE_CHECKING:
     from llama_demo.runtime import Runtime
 
+DTYPES = ("auto", "float16", "bfloat16", "float32")
 SCRIPTS = ("page.js", "models_view.js", "sheet_view.js", "models.js")
 PAGE_WORDS = (
     "intro",
@@ -49,6 +53,16 @@ PAGE_WORDS = (
     "sign_in",
     "remember",
     "token_help",
+    "push",
+    "push_button",
+    "push_repo",
+    "push_dtype",
+    "push_auto",
+    "push_pad",
+    "push_slices",
+    "push_public",
+    "push_read",
+    "push_help",
 )
 TEMPLATE = """
 <div id="models-scroll">
@@ -68,6 +82,22 @@ TEMPLATE = """
       <button type="submit" data-word="sign_in"></button></div>
       <label class="choice"><input id="models-remember" type="checkbox"><span data-word="remember"></span></label>
       <p class="subdued" data-word="token_help"></p>
+    </form>
+    <form id="models-push" hidden>
+      <label for="models-push-name" data-word="push"></label>
+      <select id="models-push-name"></select>
+      <div class="line"><input id="models-push-repo" type="text" autocomplete="off" spellcheck="false" maxlength="200"
+        placeholder="OWNER/NAME" data-label="push_repo"><button type="submit" data-word="push_button"></button></div>
+      <div class="line several"><select id="models-push-dtype" data-label="push_dtype">
+        <option value="auto" data-word="push_auto"></option>
+        <option>float16</option><option>bfloat16</option><option>float32</option></select>
+      <input id="models-push-pad" type="text" autocomplete="off" maxlength="100" data-label="push_pad">
+      <input id="models-push-slices" type="number" min="1" max="64" data-label="push_slices"></div>
+      <label class="choice"><input id="models-push-public" type="checkbox"><span data-word="push_public"></span></label>
+      <p id="models-push-terms"></p>
+      <label class="choice" id="models-push-confirm"><input id="models-push-read" type="checkbox"><span
+        data-word="push_read"></span></label>
+      <p class="subdued" data-word="push_help"></p>
     </form>
   </div></details>
   <p id="models-done" role="status"></p>
@@ -134,6 +164,21 @@ class ModelsPage:
             said["done"] = self._words(asked)("models.signed_in", name=shortened(who))
         return {**self.read(asked, visitor), **said}
 
+    def push(self, asked: Any, visitor: Visitor) -> View:
+        """Begins to save the model `{name}` and to put it into `{repo}` on the Hub: private unless `{public}`, and with
+        `{confirmed}` where its licence must be read. `{dtype, pad_token, slices}` are what is changed on the way."""
+        with self._worded(asked) as said:
+            request, words = read_object(asked), self._words(asked)
+            visitor.check_owner()
+            name, repo, changes = _name(request), _text(request, "repo").strip(), _changes(request)
+            private, confirmed = request.get("public") is not True, request.get("confirmed") is True
+            try:
+                self._runtime.management.push(name, repo, changes, private=private, confirmed=confirmed)
+                said["done"] = words("models.pushing", repo=repo)
+            except LicenceNotConfirmed as terms:
+                said["error"] = terms_words(terms.backbone, Licence(terms.licence, terms.link), words)
+        return {**self.read(asked, visitor), **said}
+
     def sheet(self, asked: Any, visitor: Visitor) -> View:
         """The sheet of the model `{name}`; an error is a sentence in it."""
         view: View = {}
@@ -179,6 +224,22 @@ def _name(request: Mapping[str, Any]) -> str:
     return name
 
 
+def _text(request: Mapping[str, Any], field: str) -> str:
+    text = request.get(field, "")
+    if not isinstance(text, str):
+        raise InvalidParameter(field, text, "a text")
+    return text
+
+
+def _changes(request: Mapping[str, Any]) -> Changes:
+    dtype, slices = request.get("dtype", "auto"), request.get("slices", 0)
+    if dtype not in DTYPES:
+        raise InvalidParameter("dtype", dtype, f"one of {', '.join(DTYPES)}")
+    if isinstance(slices, bool) or not isinstance(slices, int) or not 0 <= slices <= MOST_SLICES:
+        raise InvalidParameter("slices", slices, f"a whole number from 1 to {MOST_SLICES}, or 0 for what it is")
+    return Changes(dtype, _text(request, "pad_token").strip(), slices)
+
+
 def _language(asked: Any) -> str:
     language = asked.get("language") if isinstance(asked, dict) else None
     return language if isinstance(language, str) else DEFAULT_LANGUAGE
@@ -201,6 +262,9 @@ def build_models(runtime: Runtime, wording: Wording) -> None:
     def sign_in(asked: Any, request: gr.Request) -> View:
         return tab.sign_in(asked, runtime.visitors.of(request))
 
+    def push_model(asked: Any, request: gr.Request) -> View:
+        return tab.push(asked, runtime.visitors.of(request))
+
     def read_sheet(asked: Any, request: gr.Request) -> View:
         return tab.sheet(asked, runtime.visitors.of(request))
 
@@ -212,7 +276,7 @@ def build_models(runtime: Runtime, wording: Wording) -> None:
         lambda words: {"value": {"words": page_words(words)}},
         html_template=TEMPLATE,
         js_on_load="\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS),
-        server_functions=[read_models, act, add_model, sign_in, read_sheet, split_text],
+        server_functions=[read_models, act, add_model, sign_in, push_model, read_sheet, split_text],
         apply_default_css=False,
         elem_id="models-state",
     )

@@ -100,6 +100,7 @@ function drawCard(card, words, act) {
     made.append(state);
   }
   if (card.refusal) made.append(make("p", { className: "error" }, card.refusal));
+  if (card.pushed) made.append(make("p", { className: "model-state" }, card.pushed));
   if (card.job) made.append(make("p", { className: card.job.failed ? "error" : "model-state" }, card.job.words));
   const share = card.job ? card.job.share : card.progress;
   if (share !== null) made.append(progressBar(card.title, share));

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from llama_demo.ui.model_cards import job_view, needs_words
 from llama_demo.ui.models import ModelsPage
 from llama_demo.values import ModelState
 from llama_demo.visitors import NOBODY, Role, Visitor
+from tests.hub_server import Behaviour, Refusal, pushing
 
 OWNER = Visitor("key", Role.OWNER)
 WORDS = messages()
@@ -223,3 +226,69 @@ def test_a_sheet_says_what_is_written_again_before_it_is_loaded(tmp_path: Path, 
         gguf.requantize(embedded_gguf, tmp_path / "faithful.gguf")
         name = runtime.management.add(str(tmp_path / "faithful.gguf"))
         assert "Q8_0" not in page.sheet({"name": name}, OWNER)["source"]
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Behaviour]:
+    (tmp_path / "hub").mkdir()
+    with pushing(tmp_path / "hub", monkeypatch) as behaviour:
+        yield behaviour
+
+
+def wait_for_push(runtime: Runtime) -> None:
+    for thread in threading.enumerate():
+        if thread.name == "push tiny-llama":
+            thread.join(60)
+
+
+def test_the_owner_puts_a_changed_model_on_the_hub_privately_once_the_licence_is_confirmed(
+    page: ModelsPage, runtime: Runtime, hub: Behaviour
+) -> None:
+    (offered_here,) = [each for each in page.read({}, OWNER)["pushable"] if each["name"] == "tiny-llama"]
+    assert "only as its licence allows" in offered_here["terms"]
+    assert page.read({}, NOBODY)["pushable"] == []
+    asked = {"name": "tiny-llama", "repo": "somebody/made", "dtype": "bfloat16", "pad_token": "<pad>", "slices": 2}
+    assert page.push(asked, OWNER)["error"] == offered_here["terms"]
+    assert page.push({**asked, "confirmed": True}, NOBODY)["error"]
+    assert not hub.pushed
+    view = page.push({**asked, "confirmed": True}, OWNER)
+    assert not view["error"]
+    assert "somebody/made" in view["done"]
+    wait_for_push(runtime)
+    card = cards(page.read({}, OWNER))["tiny-llama"]
+    assert card["job"] is None
+    assert card["pushed"].endswith("/somebody/made")
+    assert not cards(page.read({}, NOBODY))["tiny-llama"]["pushed"]
+    assert hub.private["somebody/made"]
+    files = hub.pushed["somebody/made"]
+    assert {"model.safetensors", "config.json", "tokenizer.json", "README.md"} <= set(files)
+    config = json.loads(files["config.json"])
+    assert (config["torch_dtype"], config["pretraining_tp"]) == ("bfloat16", 2)
+    assert config["pad_token_id"] is not None
+
+
+def test_a_push_that_the_hub_refuses_is_told_on_the_card(page: ModelsPage, runtime: Runtime, hub: Behaviour) -> None:
+    hub.refusals["somebody/made"] = Refusal(403, "", "no")
+    page.push({"name": "tiny-llama", "repo": "somebody/made", "confirmed": True}, OWNER)
+    wait_for_push(runtime)
+    card = cards(page.read({}, OWNER))["tiny-llama"]
+    assert card["job"]["failed"]
+    assert "somebody/made" in card["job"]["words"]
+    assert not card["pushed"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"repo": "no slash"},
+        {"repo": 1},
+        {"dtype": "4-bit"},
+        {"slices": 65},
+        {"slices": True},
+        {"pad_token": None},
+        {"name": "x"},
+    ],
+)
+def test_a_push_that_cannot_be_is_refused_with_a_sentence(page: ModelsPage, wrong: dict[str, Any]) -> None:
+    asked = {"name": "tiny-llama", "repo": "somebody/made", "confirmed": True, **wrong}
+    assert page.push(asked, OWNER)["error"]
