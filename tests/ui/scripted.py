@@ -136,6 +136,9 @@ class ScriptedRuntime:
             )
         ]
 
+    def status(self, _: str) -> SimpleNamespace:
+        return SimpleNamespace(state=self.state)
+
     def memory(self) -> list[SimpleNamespace]:
         return [SimpleNamespace(device="cpu", used_bytes=700_000_000, budget_bytes=8_000_000_000)]
 
