@@ -333,7 +333,7 @@ OWNERS = [
     ("act", {"do": do, "name": "tinyllama-1.1b-chat"})
     for do in ("load", "unload", "cancel", "download", "convert", "check_access", "pin", "unpin")
 ]
-OWNERS += [("add_model", {"path": "/etc"}), ("sign_in", {"token": TOKEN})]
+OWNERS += [("add_model", {"path": "/etc"}), ("sign_in", {"token": TOKEN}), ("push_model", {"repo": "a/b"})]
 
 
 @pytest.mark.parametrize(("function", "asked"), OWNERS, ids=[str(asked.get("do", name)) for name, asked in OWNERS])

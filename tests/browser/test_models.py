@@ -64,7 +64,7 @@ def of_its_own(tmp_path: Path) -> Iterator[Served]:
 
 @pytest.mark.slow
 def test_what_the_command_line_converted_is_added_loaded_chatted_with_and_unloaded(
-    context: BrowserContext, of_its_own: Served, converted: Path
+    of_its_own: Served, context: BrowserContext, converted: Path
 ) -> None:
     chat = open_models(context.new_page(), of_its_own.address)
     page = chat.page
@@ -160,3 +160,26 @@ def test_bad_input_is_answered_where_it_was_given(context: BrowserContext, serve
     add(page, "/nowhere/<img src=x onerror=alert(1)>")
     expect(page.locator("#models-error")).to_contain_text("there is no such file or folder")
     expect(page.locator("#models-path")).to_have_value(re.compile("nowhere"))
+
+
+def test_a_model_whose_licence_binds_is_put_on_the_hub_only_once_that_is_confirmed(
+    of_its_own: Served, context: BrowserContext, tiny_folder: Path
+) -> None:
+    page = open_models(context.new_page(), of_its_own.address).page
+    add(page, str(tiny_folder))
+    select, terms, error = page.locator("#models-push-name"), page.locator("#models-push-terms"), "#models-error"
+    select.select_option(EMBEDDED.name)
+    expect(terms).to_be_empty()
+    expect(page.locator("#models-push-confirm")).to_be_hidden()
+    page.fill("#models-push-repo", "no repository")
+    page.press("#models-push-repo", "Enter")
+    expect(page.locator(error)).to_contain_text("OWNER/NAME")
+    select.select_option("tiny-llama")
+    expect(terms).to_contain_text("only as its licence allows")
+    page.fill("#models-push-repo", "somebody/copy")
+    page.press("#models-push-repo", "Enter")
+    expect(page.locator(error)).to_have_text(terms.inner_text())
+    page.check("#models-push-read")
+    page.press("#models-push-repo", "Enter")
+    expect(page.locator("#models-done")).to_contain_text("somebody/copy")
+    expect(card(page, "tiny-llama")).to_contain_text("Nothing was put into somebody/copy", timeout=LOAD_MILLISECONDS)
