@@ -156,6 +156,7 @@ class RemoteStand:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 128
 
     def shutdown_request(self, request: Any) -> None:
         """No goodbye before the end: the test has said how a connection closes."""

@@ -7,7 +7,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,18 @@ import openai
 import pytest
 from openai import OpenAI
 
+from llama_demo.budgets import Allowance
 from llama_demo.classify.labels import labels_from
 from llama_demo.classify.zero_shot import ZeroShot
 from llama_demo.errors import InvalidParameter, UnknownModel, Unsupported
+from llama_demo.generation import Generation, Stopper
+from llama_demo.limits import Admission
 from llama_demo.remote_errors import RemoteDown, RemoteKeepsTokens
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
 from llama_demo.ui.models import ModelsPage
 from llama_demo.values import CompletionRequest, ModelState, Reply, Sampling, Turn
+from llama_demo.visitor_errors import TookTooLong
 from llama_demo.visitors import Role, Visitor
 from tests.api.conftest import MODEL as LOCAL
 from tests.api.conftest import Served, serve
@@ -311,3 +315,47 @@ def test_a_completion_says_what_it_knows(far: RemoteStand, app: Served) -> None:
     assert (made.prompt, made.prompt_tokens, made.new_tokens, made.finished) == ("Once ", 7, 8, True)
     assert [(one.text, one.ids, one.seed) for one in made.continuations] == [(TEXT, (), 4), (TEXT, (), 5)]
     assert made.speed is not None
+
+
+@pytest.mark.parametrize("by_time", [False, True])
+def test_a_visitors_stop_and_a_visitors_time_end_it_on_both_servers(
+    by_time: bool, far: RemoteStand, app: Served
+) -> None:
+    far.next(Exchange.until_gone)
+    allowance = Allowance(4, 4, 99, 9_999, request_seconds=2) if by_time else None
+    admission = Admission(4, 4, allowance=allowance)
+    runtime = app.runtime
+    generation = Generation(runtime.registry, runtime.limits, admission, remote=runtime._loader.remote)
+    stopper, replies = Stopper(Visitor("mina", Role.ANONYMOUS)), []
+
+    async def run() -> None:
+        chat = generation.chat([Turn("user", "Go on")], model="far", sampling=Sampling(), stopper=stopper)
+        async for update in chat:
+            replies.append(update)
+            if isinstance(update, Reply) and update.text and not by_time:
+                stopper.stop()
+
+    with pytest.raises(TookTooLong) if by_time else nullcontext():
+        asyncio.run(run())
+    last = replies[-1]
+    assert isinstance(last, Reply)
+    assert last.text.startswith("on ")
+    assert last.finish == (None if by_time else "cancelled")
+    assert far.heard[0].gone.wait(10)
+    assert admission.active == 0
+
+
+def test_many_at_once_are_all_answered(far: RemoteStand, app: Served) -> None:
+    async def all_of_them() -> list[Reply]:
+        return await asyncio.gather(*(last_of(number) for number in range(48)))
+
+    async def last_of(number: int) -> Reply:
+        updates = app.runtime.generation.chat([Turn("user", str(number))], model="far", sampling=Sampling())
+        made = [update async for update in updates][-1]
+        assert isinstance(made, Reply)
+        return made
+
+    assert {made.text for made in asyncio.run(all_of_them())} == {TEXT}
+    asked = {one.body["messages"][0]["content"] for one in far.heard}
+    assert asked == {str(number) for number in range(48)}
+    assert app.runtime.status("far").leases == 0
