@@ -10,6 +10,14 @@ from llama_demo.errors import InvalidParameter
 from llama_demo.push_errors import MayNotWrite, NotSignedIn, PublicRepository, PushFailed
 
 
+def check_name(repo: str) -> None:
+    """Before anything is made that is to be put there. Raises `InvalidParameter` for a name that is none."""
+    from huggingface_hub.utils import validate_repo_id
+
+    with _worded(repo):
+        validate_repo_id(repo)
+
+
 def push(folder: Path, repo: str, message: str, report: Callable[[int, int], None], *, private: bool = True) -> str:
     """Makes the model repository `repo` (OWNER/NAME) where it is not there and commits the folder's files to it as one;
     returns its address. `report` is told the bytes that are up, of how many; what it raises ends the push, and nothing

@@ -69,8 +69,8 @@ def add_save_arguments(command: argparse.ArgumentParser, words: Messages) -> Non
 
 
 def run_save(parsed: argparse.Namespace, settings: Settings, words: Messages, say: Callable[[str], None]) -> int:
-    """Raises `InvalidSetting`, `UnknownModel`, `TargetExists`, `LicenceNotConfirmed`, `BadCheckpoint`, `DiskFull`,
-    `PushFailed`, and what fetching a model does."""
+    """Raises `InvalidSetting`, `UnknownModel`, `TargetExists`, `InvalidParameter`, `LicenceNotConfirmed`,
+    `BadCheckpoint`, `DiskFull`, `PushFailed`, and what fetching a model does."""
     from llama_demo import hub_push
     from llama_demo.model_cache import ModelCache
     from llama_demo.saving import MOST_SLICES, Changes, save
@@ -85,6 +85,7 @@ def run_save(parsed: argparse.Namespace, settings: Settings, words: Messages, sa
     if parsed.target.exists():
         raise TargetExists(str(parsed.target))
     if parsed.push:
+        hub_push.check_name(parsed.push)
         _confirm_push(entry, parsed, words, say)
     changes = Changes(dtype, parsed.pad_token, parsed.pretraining_tp)
     with bytes_line(words) as line:

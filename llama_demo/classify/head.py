@@ -34,6 +34,7 @@ ALIKE = 0.98
 engines' roundings of one model stay far above it, another model far below."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 _PICKLES = (b"PK", b"\x80")
+"""How they begin. So may the 8 bytes of a header's length, but after those comes a brace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +187,8 @@ def _content(path: Path, title: str) -> bytes:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            begin = file.read(8)
-            if begin.startswith(_PICKLES):
+            begin = file.read(9)
+            if begin.startswith(_PICKLES) and not begin.endswith(b"{"):
                 raise BadHead(title, "it is a pickled file, which could run a stranger's program; safetensors only")
             if size > MOST_BYTES:
                 raise BadHead(title, "it is far too large for a head")

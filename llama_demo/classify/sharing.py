@@ -102,6 +102,7 @@ class Sharing:
         Raises `LicenceNotConfirmed` where the backbone may be passed on only under terms (`to_confirm` says which),
         and as `export` and `hub_push.push`.
         """
+        hub_push.check_name(repo)
         visitor = stopper.visitor if stopper else None
         head = self._find(classifier, visitor)
         entry, licence = self._home(head), self.to_confirm(classifier, visitor)

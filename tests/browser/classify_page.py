@@ -50,14 +50,17 @@ class ClassifyPage(TabPage):
         return self.page.locator("#train-found")
 
     def download(self, name: str, folder: Path) -> Path:
-        self.view("kept")
-        self._choose("#kept-chosen", name)
+        self.choose_kept(name)
         expect(self.page.locator("#kept-about .figures")).to_be_visible()
         with self.page.expect_download() as downloading:
             self.page.click("#kept-download")
         path = folder / downloading.value.suggested_filename
         downloading.value.save_as(path)
         return path
+
+    def choose_kept(self, name: str) -> None:
+        self.view("kept")
+        self._choose("#kept-chosen", name)
 
     def upload(self, path: Path, name: str = "") -> Locator:
         """What is said of it."""

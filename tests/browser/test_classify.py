@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
+from llama_demo.catalog import EMBEDDED
+from llama_demo.classify import head as heads
+from llama_demo.classify.head import Backbone, Head
 from llama_demo.ui.classify_train import sample
 from tests.browser.classify_page import SECONDS, ClassifyPage
 from tests.browser.conftest import Served
@@ -107,6 +111,29 @@ def test_what_is_wrong_is_said_where_it_was_asked_and_nothing_is_lost(context: B
     tab.view("train")
     tab.page.click("#train-sample")
     expect(tab.page.locator("#train-preview")).to_contain_text("40 examples with 3 labels")
+
+
+def test_a_kept_classifier_has_a_way_to_the_hub_and_a_free_model_needs_no_confirmation(
+    context: BrowserContext, served: Served, tmp_path: Path
+) -> None:
+    path = tmp_path / "shared.safetensors"
+    heads.save(Head("shared", ("a", "b"), np.eye(2, 576, dtype=np.float32), "{text}", Backbone(EMBEDDED.name)), path)
+    tab = ClassifyPage(context.new_page(), served.address)
+    page, panel = tab.page, tab.page.locator("#push")
+    expect(panel).to_be_hidden()
+    expect(tab.upload(path)).to_contain_text("shared is in the list")
+    tab.choose_kept("shared")
+    panel.get_by_role("button", name="Put it on the Hugging Face Hub").click()
+    expect(page.locator("#push-private input")).to_be_checked()
+    expect(page.locator("#push-backbone input")).not_to_be_checked()
+    page.check("#push-backbone input")
+    page.fill("#push-repo input, #push-repo textarea", "no name")
+    page.click("#push-go")
+    expect(page.locator("#push-said")).to_contain_text("OWNER/NAME")
+    expect(page.locator("#push-confirmed")).to_be_hidden()
+    page.click("#kept-delete")
+    page.click("#kept-delete_sure")
+    expect(panel).to_be_hidden()
 
 
 def test_on_a_phone_the_classification_tab_does_not_scroll_sideways(phone: BrowserContext, served: Served) -> None:

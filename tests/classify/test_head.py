@@ -39,6 +39,15 @@ def test_a_saved_head_comes_back_as_it_was(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["mine.safetensors"]
 
 
+def test_no_length_of_a_header_is_taken_for_a_pickles_beginning(tmp_path: Path) -> None:
+    path, begun = tmp_path / "mine.safetensors", set()
+    for extra in range(0, 256, 8):  # the format fills headers up to 8 bytes
+        save(replace(HEAD, prompt="x" * extra + "{text}"), path)
+        begun.add(path.read_bytes()[0])
+        assert load(path).prompt.startswith("x" * extra)
+    assert 0x80 in begun
+
+
 def test_scores_are_of_the_heads_kind() -> None:
     logits = FEATURES @ WEIGHT.T
     single = HEAD.scores(FEATURES)

@@ -20,7 +20,7 @@ from llama_demo.checkpoints.llama import read_folder
 from llama_demo.classify import head as heads
 from llama_demo.classify.results import Exported, Pushed, Working
 from llama_demo.classify.sharing import Sharing
-from llama_demo.errors import DiskFull, TargetExists
+from llama_demo.errors import DiskFull, InvalidParameter, TargetExists
 from llama_demo.leasing import Stopper
 from llama_demo.messages import messages
 from llama_demo.push_errors import LicenceNotConfirmed
@@ -96,6 +96,16 @@ def test_a_head_is_pushed_alone_and_privately(tiny_folder: Path, hub: Behaviour,
     fetched.write_bytes(files["mine.safetensors"])
     features = np.random.default_rng(0).normal(size=(3, 128)).astype(np.float32)
     assert np.array_equal(heads.load(fetched).scores(features), HEAD.scores(features))
+
+
+def test_a_name_that_is_none_is_refused_before_anything_is_written(hub: Behaviour) -> None:
+    def fetched(*_: object) -> Any:
+        raise AssertionError
+
+    share = Sharing(find=lambda _, __: HEAD, home=lambda _: EMBEDDED, checkpoint=fetched)
+    with pytest.raises(InvalidParameter):
+        everything(share.push("mine", "no name", messages(), with_backbone=True))
+    assert not hub.private
 
 
 def test_with_its_backbone_only_after_its_licence_was_confirmed(tiny_folder: Path, hub: Behaviour) -> None:
