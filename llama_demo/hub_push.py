@@ -12,7 +12,7 @@ from llama_demo.push_errors import MayNotWrite, NotSignedIn, PublicRepository, P
 
 def check_name(repo: str) -> None:
     """Before anything is made that is to be put there. Raises `InvalidParameter` for a name that is none."""
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not marked so
 
     with _worded(repo):
         validate_repo_id(repo)
