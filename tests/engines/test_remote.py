@@ -32,8 +32,8 @@ from llama_demo.values import Sampling, Turn
 from tests.remote_server import MODEL, TOKEN, WORDS, Exchange, RemoteStand, chat_logprobs, stand, text_logprobs, well
 
 ASK = Ask((Turn("user", "Where do the boats go?"),), Sampling(seed=3))
-QUICK = Patience(connect=0.5, check=0.5, quiet=0.1, answer=0.6, watch=30.0, again=0.02, rarely=0.05, hold=0.5)
-"""The same as in earnest, in a tenth of the time; a server that is there is left in peace."""
+QUICK = Patience(connect=1.5, check=1.5, quiet=0.1, answer=1.2, watch=30.0, again=0.02, rarely=0.05, hold=0.5)
+"""Less than in earnest, and still enough for a busy machine; a server that is there is left in peace."""
 LONGEST_SECONDS = 5.0
 
 Servers = Callable[..., RemoteServer]
