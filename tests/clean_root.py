@@ -44,7 +44,9 @@ class Root:
     """A folder with a system in it, and what an image says of its processes."""
 
     folder: Path
-    environment: dict[str, str] = field(default_factory=lambda: {"PATH": "/usr/local/bin:/usr/bin:/bin"})
+    environment: dict[str, str] = field(
+        default_factory=lambda: {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+    )
     workdir: str = "/"
     user: str = "0"
     health: list[str] = field(default_factory=list)
