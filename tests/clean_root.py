@@ -54,7 +54,8 @@ class Root:
 
     def command(self, command: Sequence[str], extra: Mapping[str, str] | None = None) -> list[str]:
         """What runs `command` inside, with mounts that end with it."""
-        mounts = [f"mount -t proc proc {self.folder}/proc", f"mount --rbind /dev {self.folder}/dev"]
+        mounts = [f"mount -t proc proc {self.folder}/proc"]
+        mounts += [f"mount --rbind /{name} {self.folder}/{name}" for name in ("dev", "sys")]
         for path in _seen():
             inside = self.folder / path.relative_to("/")
             mounts.append(f"mount --bind {path} {inside}")

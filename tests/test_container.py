@@ -91,7 +91,7 @@ def wait_until(there: Callable[[], bool], process: subprocess.Popen[bytes], log:
 def capital(port: int) -> str:
     asked = {"messages": [{"role": "user", "content": "What is the capital of South Korea?"}], "temperature": 0}
     status, reply = get(f"http://127.0.0.1:{port}/v1/chat/completions", asked)
-    assert status == 200
+    assert status == 200, reply
     return str(reply["choices"][0]["message"]["content"])
 
 
