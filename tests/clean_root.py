@@ -84,7 +84,7 @@ class Root:
 def _seen() -> list[Path]:
     """Of this machine: its names, its certificates, and where pip finds packages here."""
     named = os.environ.get("PIP_FIND_LINKS", "/nowhere")
-    paths = ("/etc/resolv.conf", "/etc/ssl/certs", "/etc/pip.conf", "/etc/xdg/pip", named)
+    paths = ("/etc/hosts", "/etc/resolv.conf", "/etc/ssl/certs", "/etc/pip.conf", "/etc/xdg/pip", named)
     return [path for path in map(Path, paths) if path.is_absolute() and path.exists()]
 
 

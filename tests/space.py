@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -65,7 +66,13 @@ def environment(home: Path, port: int) -> dict[str, str]:
 
 
 def fill_cache(home: Path, repo: str, folder: Path) -> None:
-    """Puts the files of `folder` that are preloaded of `repo` where the Hub's builder leaves them."""
+    """Puts the files of `folder` that are preloaded of `repo` where the Hub's builder leaves them.
+
+    The embedded model's repository has its chat template in its configuration, and `folder` in a file of its own.
+    """
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": template}), encoding="utf-8")
     cache = home / ".cache" / "huggingface" / "hub" / f"models--{repo.replace('/', '--')}"
     snapshot = cache / "snapshots" / COMMIT
     for path in (snapshot, cache / "refs", cache / "blobs"):
