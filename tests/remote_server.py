@@ -114,6 +114,7 @@ class RemoteStand:
     def __init__(self) -> None:
         self.behaviours: list[Behaviour] = [well]
         self.models: object = [{"id": MODEL, "object": "model", "owned_by": "vllm", "max_model_len": 256}]
+        """A number is the status of a server without such a list."""
         self.count: Callable[[dict[str, Any]], int] | None = None
         """What `/tokenize` counts; None for a server without it."""
         self.token = ""
@@ -181,8 +182,8 @@ def _handler_of(stand: RemoteStand, closing: threading.Event) -> type[BaseHTTPRe
                 closing.wait()
             elif stand.token and self.headers["Authorization"] != f"Bearer {stand.token}":
                 exchange.status(401, {"error": {"message": f"wrong key {self.headers['Authorization']}"}})
-            elif stand.models is None:
-                exchange.status(404, {"detail": "Not Found"})
+            elif isinstance(stand.models, int):
+                exchange.status(stand.models, {"detail": "no"})
             else:
                 exchange.status(200, {"object": "list", "data": stand.models})
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _WITH_EXTENSIONS = ("vllm", "sglang")
 """Whose servers take more than OpenAI's API has; their lists of models say who they are."""
+_WITHOUT_LIST = (400, 404, 405, 501)
+"""How a server answers that has no list of models, or one behind something that passes only questions on."""
 _NAMED = 5
 """So many of the models that a server has are named where it lacks the one that is wanted."""
 
@@ -32,8 +34,10 @@ async def find(client: openai.AsyncOpenAI, entry: Entry) -> Found:
     """Raises `RemoteLacksModel`, `RemoteGarbled`, and what the client raises."""
     try:
         listed = (await client.models.list()).data
-    except openai.NotFoundError:
-        return Found(entry.context_tokens)  # no list of models: what it has shows when it is asked
+    except openai.APIStatusError as error:
+        if error.status_code not in _WITHOUT_LIST:
+            raise
+        return Found(entry.context_tokens)  # what it has shows when it is asked
     if not isinstance(listed, list):
         raise RemoteGarbled(entry.name)
     model = next((each for each in listed if each.id == entry.remote_model), None)

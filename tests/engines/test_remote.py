@@ -363,8 +363,9 @@ def test_a_list_of_models_that_is_none_is_told(models: object, far: RemoteStand,
         server().look().result(LONGEST_SECONDS)
 
 
-def test_a_server_that_lists_no_models_is_used_all_the_same(far: RemoteStand, server: Servers) -> None:
-    far.models = None
+@pytest.mark.parametrize("status", [400, 404, 405])
+def test_a_server_that_lists_no_models_is_used_all_the_same(status: int, far: RemoteStand, server: Servers) -> None:
+    far.models = status
     engine = server(context_tokens=512)
     engine.look().result(LONGEST_SECONDS)
     assert engine.found is not None
