@@ -80,18 +80,23 @@ def drawn(strategy: st.SearchStrategy[Any], count: int, number: int, use: Callab
 def fuzz_openapi(address: str, count: int, number: int = 0) -> Report:
     """About `count` requests to the operations of `/v1/openapi.json`, half of them well formed."""
     report = Report()
-    schema = schemathesis.openapi.from_url(f"{address}/v1/openapi.json")
-    operations = [found.ok() for found in schema.get_all_operations() if isinstance(found, Ok)]
+    operations = [found.ok() for found in described(address).get_all_operations() if isinstance(found, Ok)]
     asked = [one for one in operations if one.method.upper() == "POST"]
     for operation in operations:
         share = count // len(asked) // 2 if operation in asked else 10
         modes = schemathesis.GenerationMode if operation in asked else [schemathesis.GenerationMode.POSITIVE]
         for mode in modes:
-            drawn(operation.as_strategy(generation_mode=mode), share, number, lambda case: _ask(case, report))
+            drawn(operation.as_strategy(generation_mode=mode), share, number, lambda case: ask(case, report))
     return report
 
 
-def _ask(case: Any, report: Report) -> None:
+def described(address: str) -> Any:
+    """The operations that the app describes, with what it says of their answers."""
+    return schemathesis.openapi.from_url(f"{address}/v1/openapi.json")
+
+
+def ask(case: Any, report: Report) -> None:
+    """Sends one request, and holds the answer to its description."""
     what = f"{case.operation.label}"
     try:
         answer = case.call(timeout=SLOWEST_SECONDS)

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
+from llama_demo.api.events import DONE
 from llama_demo.api.failures import ErrorBody
 
 _MEANING = {
@@ -30,11 +31,12 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def streamed(chunk: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     """What 200 is with `stream`: the schema is that of each event's data."""
-    data = {
+    piece = {
         "type": "string",
         "contentMediaType": "application/json",
         "contentSchema": {"$ref": f"#/components/schemas/{chunk.__name__}"},
     }
+    data = {"anyOf": [piece, {"type": "string", "const": DONE}]}
     schema = {"type": "object", "properties": {"data": data}, "required": ["data"]}
     text = "The whole answer; or with `stream` server-sent events, the data of each as below, the last one `[DONE]`."
     return {200: {"description": text, "content": {"text/event-stream": {"schema": schema}}}}
