@@ -39,14 +39,14 @@ class ClassifyFiles:
         try:
             how = _read(given)
         except Exception as error:
-            return worded_failure(error, words) + note(words("classify.files_where"))
+            return worded_failure(error, words)
         if isinstance(how.by, ZeroShot):
             labels = shortened(", ".join(label.name for label in how.by.labels), _LABELS_CHARACTERS)
             said = words("classify.files_labels", labels=labels)
         else:
             said = words("classify.files_head", name=how.by)
         below = words("classify.files_threshold", threshold=percent(how.threshold)) if how.threshold else ""
-        return note(" ".join(filter(None, (said, below, words("classify.files_where")))))
+        return note(" ".join(filter(None, (said, below))))
 
     def plan(self, values: Sequence[Any], visitor: Visitor) -> Plan:
         """What is done with each row of a visitor's file: `values` are what the tab's controls hold, and the model.
