@@ -21,10 +21,13 @@ class Runtime:
     default_model = EMBEDDED.name
     settings = Settings()
     limits = Limits(1_000, 100, 200)
+    catalog = SimpleNamespace(entries=(EMBEDDED,))
 
     def __init__(self) -> None:
         self.error: LlamaDemoError | None = None
-        self.registry = SimpleNamespace(status=lambda name: ResidentStatus(ModelState.READY))
+
+    def status(self, name: str) -> ResidentStatus:
+        return ResidentStatus(ModelState.READY)
 
     def refusal(self) -> LlamaDemoError | None:
         return self.error
