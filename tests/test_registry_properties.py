@@ -366,6 +366,7 @@ class Play:
                 self._collect(visitor)
                 waits = visitor.ticket is not None and visitor.ticket.progress.step == "wait"
                 world.judge(not (late and waits), f"the wait for {visitor.name_asked} has no end")
+        self.registry.rest()  # whoever has just given up waiting has made place for the next, whose load begins
         for device, budget in BUDGETS.items():
             used = self.registry.used_bytes(device)
             world.judge(used <= budget, f"over the budget of {device} by its own books")
