@@ -124,7 +124,13 @@ class Maker:
             engines.analyst.close()
 
 
-@pytest.fixture(scope="module", params=list(MAKES))
+SLOW = {"transformers, embedded"}
+"""The tests' own model shows the same in a tenth of the time."""
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in MAKES]
+)
 def maker(request: Any) -> Iterator[Maker]:
     maker = Maker(MAKES[request.param], request.getfixturevalue, [])
     yield maker
