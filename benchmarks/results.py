@@ -59,8 +59,8 @@ class Finding:
 
     def line(self) -> str:
         value = "not measured" if self.value is None else f"{self.value:.3g}"
-        goal = "" if self.at_least is None else f"at least {self.at_least:g}"
-        goal = goal if self.at_most is None else f"at most {self.at_most:g}"
+        goal = "" if self.at_least is None else f"at least {self.at_least:.4g}"
+        goal = goal if self.at_most is None else f"at most {self.at_most:.4g}"
         verdict = {None: "", True: "met", False: "MISSED"}[self.met]
         return f"{self.words:<78}{value:>13}  {goal:<15}{verdict}".rstrip()
 
