@@ -35,7 +35,7 @@ from llama_demo.values import FinishReason, Token
 MAX_BATCHED_TOKENS = 256
 """Prompt tokens of one step at most: others' next tokens wait for a step's length, so a long prompt goes in slices."""
 MAX_REQUESTS = 256
-KEPT_KERNELS = 200
+KEPT_KERNELS = 16
 """OpenVINO keeps what it compiled for every number of tokens that a step has had, 5,000 of these unless told: memory
 that grows by some 60 MB over thousands of chats. Fewer cost no speed, for the numbers of one hour are few."""
 
