@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -55,15 +56,22 @@ class App:
             return error.code, json.load(error)
 
 
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory, embedded_gguf: Path) -> Iterator[App]:
-    started = App(tmp_path_factory.mktemp("app"))
+@contextmanager
+def running(folder: Path) -> Iterator[App]:
+    """The app, with its page up; ended at once afterwards."""
+    started = App(folder)
     started.wait_for_page()
     yield started
     started.process.kill()
     started.process.wait()
     assert started.process.stdout is not None
     started.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory, embedded_gguf: Path) -> Iterator[App]:
+    with running(tmp_path_factory.mktemp("app")) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")

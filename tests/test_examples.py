@@ -20,7 +20,7 @@ from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.checkpoints import meta_model
-from tests.test_app import App
+from tests.test_app import App, running
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "docs/api.md", "docs/commands.md", "docs/models.md")
@@ -44,13 +44,8 @@ def commands(page: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory, embedded_gguf: Path) -> Iterator[App]:
-    started = App(tmp_path_factory.mktemp("app"))
-    started.wait_for_page()
-    yield started
-    started.process.kill()
-    started.process.wait()
-    assert started.process.stdout is not None
-    started.process.stdout.close()
+    with running(tmp_path_factory.mktemp("app")) as started:
+        yield started
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
