@@ -118,7 +118,7 @@ def test_what_cannot_decide_is_a_sentence_and_no_row_is_made(
 
 def test_what_decides_is_said_in_the_visitors_words(section: Section) -> None:
     chosen = section.files.chosen
-    assert "the labels sea, land. That is chosen under" in chosen(ASKED, given())
+    assert "What decides: the labels sea, land.<" in chosen(ASKED, given())
     assert "the trained head mine. No label below 40.0 %." in chosen(ASKED, given(classifier="mine", threshold=0.4))
     assert "레이블 sea, land" in chosen({**ASKED, "language": "ko"}, given())
     assert "2 to 200" in chosen(ASKED, given(labels=""))
