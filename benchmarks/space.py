@@ -1,7 +1,9 @@
 """Llama-2-7B in 4 bits with what a free Space has, 16 GB and 2 cores: `python -m benchmarks.space FOLDER`.
 
-Writes a file of its shape with random numbers into FOLDER (3.8 GB, once), starts the app on it with a Space's share of
-memory, has four visitors chat, and then asks for a classification, which takes a second graph of the same file.
+Writes a file of its shape with random numbers into FOLDER (3.8 GB, once), starts the app on it within a Space's limits,
+has four visitors chat, and then asks for a classification, which takes a second graph of the same file. The limits are
+a control group's, beyond which the system ends a process; where none can be made, the app is told its share of memory
+and may take more, which is said.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +28,7 @@ import psutil
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
+from benchmarks.control_group import limited
 from benchmarks.convert import DIM, HEADS, LAYERS, ROWS, WIDE, make_tokenizer
 from benchmarks.results import Finding
 from benchmarks.servers import HOST, end_in_order, free_port, memory_bytes, started
@@ -155,12 +159,31 @@ def classify(url: str) -> str:
     return "done"
 
 
+@contextmanager
+def within_limits(command: list[str | Path]) -> Iterator[list[str | Path]]:
+    """What runs `command` with no more than a Space has; says so, or why the limits are not real."""
+    with ExitStack() as held:
+        try:
+            group = held.enter_context(limited(int(SPACE_GB * 1e9), CORES))
+        except OSError as error:
+            print(f"The limits are not real here, the app is only told of them ({error})")
+            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+            command = [*command, "--memory-gb", str(SPACE_GB * MEMORY_SHARE)]
+        else:
+            print(f"The limits are real: {SPACE_GB:g} GB and the time of {CORES} cores")
+            command = [*group.command(command)]
+        yield command
+
+
 def measure(file: Path, cache: Path) -> list[Finding]:
     url = f"http://{HOST}:{(port := free_port())}"
     command: list[str | Path] = [sys.executable, ROOT / "app.py", "--port", str(port), "--model", file]
-    command += ["--cache-dir", cache, "--memory-gb", str(SPACE_GB * MEMORY_SHARE)]
+    command += ["--cache-dir", cache]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    with started(command, ready_url=url, environment=environment, folder=ROOT) as process:
+    with (
+        within_limits(command) as command,
+        started(command, ready_url=url, environment=environment, folder=ROOT) as process,
+    ):
         loading = Peak(process)
         load_seconds = wait_until_loaded(url)
         load_gb = loading.stop()
@@ -189,7 +212,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="a folder for some 4 GB; the file is kept there")
     folder: Path = parser.parse_args().folder
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "random-7b.Q4_0.gguf"
     if not file.exists():

@@ -18,6 +18,7 @@ from llama_demo.credential_commands import (
     run_hash_password,
     run_new_key,
 )
+from llama_demo.devices import core_limit
 from llama_demo.errors import InvalidInput, LlamaDemoError
 from llama_demo.messages import Messages, messages
 from llama_demo.model_files import add_convert_arguments, add_save_arguments, run_convert, run_download, run_save
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     words = messages()
     parsed = _parser(words).parse_args(arguments)
     start_logging()
+    _use_cores_given()
     try:
         given = {option.name: getattr(parsed, option.name) for option in options() if hasattr(parsed, option.name)}
         settings = read_settings(given, os.environ if environment is None else environment)
@@ -55,6 +57,13 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         LOG.exception("unexpected error")
         print(words("error.unexpected"), file=sys.stderr)
         return 1
+
+
+def _use_cores_given() -> None:
+    """Libraries that compute start as many threads as a container has time for, unless told otherwise."""
+    cores = core_limit()
+    if cores is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
 
 
 def _parser(words: Messages) -> argparse.ArgumentParser:

@@ -1,17 +1,23 @@
-"""What this machine has: memory, and the limits a container sets on it. It decides nothing and loads nothing."""
+"""What this machine has: memory and processors, and the limits that a container or a service sets on them.
+
+It decides nothing and loads nothing. The limits are those of Linux's control groups, of either version.
+"""
 
 from __future__ import annotations
 
+import math
+import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import psutil
 
 CPU = "CPU"
 _CGROUP = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
 _DRIVER_SECONDS = 10.0
 _MIB = 2**20
 
@@ -25,16 +31,60 @@ class Device:
     free_bytes: int
 
 
-def read_cpu(cgroup: Path = _CGROUP) -> Device:
-    """The machine's memory, or the container's where that is less."""
+def read_cpu(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> Device:
+    """The machine's memory, or what a control group allows of it where that is less."""
     memory = psutil.virtual_memory()
     total, free = memory.total, memory.available
-    limit = _read_number(cgroup / "memory.max")
-    if limit is not None and limit < total:
-        used = _read_number(cgroup / "memory.current") or 0
-        reclaimable = _read_field(cgroup / "memory.stat", "inactive_file")
-        total, free = limit, min(free, max(0, limit - used + reclaimable))
+    for group, version in control_groups("memory", cgroup, membership):
+        if version == 1:
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            names = ("memory.max", "memory.current", "inactive_file")
+        limit = _read_number(group / names[0])
+        if limit is not None and limit < memory.total:
+            used = _read_number(group / names[1]) or 0
+            reclaimable = _read_field(group / "memory.stat", names[2])
+            total, free = min(total, limit), min(free, max(0, limit - used + reclaimable))
     return Device(CPU, total, free)
+
+
+def core_limit(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int | None:
+    """As many cores as a control group gives time for; None where these are not fewer than the process sees.
+
+    Libraries start a thread for every core that they see. Where a container has time for few of many, such threads use
+    it up together, and then stand still together.
+    """
+    seen = cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for group, version in control_groups("cpu", cgroup, membership):
+        if version == 1:
+            quota, period = _read_number(group / "cpu.cfs_quota_us"), _read_number(group / "cpu.cfs_period_us")
+        else:
+            quota, period = _read_pair(group / "cpu.max")
+        if quota and period:
+            cores = min(cores, math.ceil(quota / period))
+    return cores if cores < seen else None
+
+
+def control_groups(
+    controller: str, cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP
+) -> Iterator[tuple[Path, int]]:
+    """The folders of the control groups that this process is in, whose limits all hold, from the innermost to the root;
+    each with the version of its interface.
+
+    In a container the root may be its own group, which has the host's name there: so some of these may not exist.
+    """
+    try:
+        lines = membership.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, name = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        root, version = (cgroup / controller, 1) if controllers else (cgroup, 2)
+        own = PurePosixPath(name.lstrip("/"))
+        for group in (own, *own.parents):
+            yield root / group, version
 
 
 def read_gpus(visible: str | None = None) -> tuple[Device, ...]:
@@ -76,6 +126,15 @@ def _read_number(path: Path) -> int | None:
     except (OSError, UnicodeDecodeError):
         return None
     return int(text) if text.isdigit() else None
+
+
+def _read_pair(path: Path) -> tuple[int | None, int | None]:
+    """A quota and its period; "max" is none."""
+    try:
+        quota, period = path.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return None, None
+    return int(quota) if quota.isdigit() else None, int(period)
 
 
 def _read_field(path: Path, name: str) -> int:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import sys
@@ -119,3 +120,15 @@ def test_the_command_line_imports_nothing_heavy_before_it_needs_to() -> None:
     root = Path(cli.__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=root)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("given", "threads"), [(None, "2"), ("7", "7")])
+def test_libraries_start_as_many_threads_as_a_container_has_time_for_unless_told(
+    given: str | None, threads: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "core_limit", lambda: 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    assert cli.main(["models"]) == 0
+    assert os.environ["OMP_NUM_THREADS"] == threads

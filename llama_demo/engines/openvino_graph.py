@@ -18,6 +18,7 @@ from openvino import opset15 as ops
 from openvino._offline_transformations import paged_attention_transformation
 
 from llama_demo.engines.openvino_messages import BLOCK_TOKENS, scoring_properties
+from llama_demo.engines.openvino_worker import thread_properties
 from llama_demo.values import Scores
 
 SLICE_TOKENS = 256
@@ -45,7 +46,7 @@ class Graph:
             product = product.input_value(0).get_node()
         self._product = product
         self._width = product.input_value(0).get_partial_shape()[-1].get_length()
-        self._properties = scoring_properties(reproducible)
+        self._properties = {**thread_properties(), **scoring_properties(reproducible)}
         flat = ops.reshape(product.input_value(0), ops.constant(np.array([-1, self._width])), False)
         self._body = self._compile(ov.Model([ops.result(flat)], model.get_parameters(), "body"))
         self._vocabulary = product.input_value(1).get_partial_shape()[0].get_length()

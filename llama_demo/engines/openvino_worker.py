@@ -18,6 +18,7 @@ import openvino as ov
 import openvino_genai as genai
 from openvino import opset15 as ops
 
+from llama_demo.devices import core_limit
 from llama_demo.engines.openvino_messages import (
     Add,
     Cancel,
@@ -75,13 +76,20 @@ def open_pipeline(order: Load, **properties: object) -> Any:
     scheduler.max_num_seqs = MAX_REQUESTS
     scheduler.dynamic_split_fuse = True
     scheduler.enable_prefix_caching = True
-    profile = {"CPU_RUNTIME_CACHE_CAPACITY": KEPT_KERNELS, **exact_properties(order.reproducible), **properties}
+    exact = exact_properties(order.reproducible)
+    profile = {"CPU_RUNTIME_CACHE_CAPACITY": KEPT_KERNELS, **thread_properties(), **exact, **properties}
     pipeline = genai.ContinuousBatchingPipeline(order.path, _no_tokenizer(), scheduler, "CPU", **profile)
     handle = pipeline.add_request(0, _tensor((0,)), _config({"max_new_tokens": 2}, ()))
     while pipeline.has_non_finished_requests():
         pipeline.step()
     del handle
     return pipeline
+
+
+def thread_properties() -> dict[str, int]:
+    """OpenVINO starts a thread for every core that it sees, however few of them a container has time for."""
+    cores = core_limit()
+    return {} if cores is None else {"INFERENCE_NUM_THREADS": cores}
 
 
 def _no_tokenizer() -> Any:

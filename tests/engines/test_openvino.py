@@ -13,7 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from llama_demo.engines import openvino_worker
 from llama_demo.engines.openvino import OpenVINOEngine
+from llama_demo.engines.openvino_messages import Load
 from llama_demo.engines.stream import TokenStream
 from llama_demo.errors import BadCheckpoint, Closing, DoesNotFit, EngineCrashed, PromptTooLong, Unsupported
 from llama_demo.values import Sampling
@@ -301,3 +303,10 @@ def test_a_cache_larger_than_the_machine_is_a_memory_error_and_leaves_no_process
     with pytest.raises(MemoryError):
         start(model, cache_bytes=10**14)
     assert {child.pid for child in psutil.Process().children()} == before
+
+
+def test_it_starts_as_many_threads_as_a_container_has_time_for(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shown by a number that OpenVINO refuses."""
+    monkeypatch.setattr(openvino_worker, "core_limit", lambda: -5)
+    with pytest.raises(RuntimeError, match=r"INFERENCE_NUM_THREADS.*-5"):
+        openvino_worker.open_pipeline(Load(str(model), 4, (), False))

@@ -12,7 +12,9 @@ import numpy as np
 import psutil
 import pytest
 
+from llama_demo.engines import openvino_worker
 from llama_demo.engines.openvino_analysis import OpenVINOAnalysis
+from llama_demo.engines.openvino_graph import Graph
 from llama_demo.errors import BadCheckpoint, Closing, EngineCrashed, PromptTooLong, Unsupported
 from llama_demo.values import Scores
 from tests.engines import openvino_model
@@ -196,3 +198,11 @@ def test_a_damaged_file_is_a_bad_checkpoint(tmp_path: Path) -> None:
     damaged.write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(BadCheckpoint):
         open_analysis(damaged)
+
+
+@pytest.mark.usefixtures("analysis")
+def test_it_starts_as_many_threads_as_a_container_has_time_for(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shown by a number that OpenVINO refuses."""
+    monkeypatch.setattr(openvino_worker, "core_limit", lambda: -5)
+    with pytest.raises(RuntimeError, match=r"INFERENCE_NUM_THREADS.*-5"):
+        Graph(model.with_suffix(".openvino") / "openvino_model.xml", reproducible=True)
