@@ -14,13 +14,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 
-from llama_demo import api
+from llama_demo import api, ui
 from llama_demo.checkpoints.gguf import read_header
 from llama_demo.devices import CPU
 from llama_demo.engines.openvino import OpenVINOEngine, kv_block_bytes
 from llama_demo.loading import Loader
 from llama_demo.runtime import Runtime
-from llama_demo.serve import quieten_gradio
 from llama_demo.settings import Settings
 from llama_demo.values import ModelState
 
@@ -57,9 +56,6 @@ def main() -> None:
     parser.add_argument("port", type=int)
     parser.add_argument("cache", type=Path)
     given = parser.parse_args()
-    quieten_gradio()
-    from llama_demo import ui
-
     with Runtime(Settings(port=given.port, cache_dir=given.cache)) as runtime:
         page = ui.build(runtime)
         page.launch(

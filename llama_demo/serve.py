@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import os
 import socket
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
-from importlib import util
+from collections.abc import Callable
 from typing import Any
 
 from llama_demo.errors import PortInUse
@@ -38,8 +34,6 @@ def serve(settings: Settings, ready: Callable[[str, str], None]) -> None:
             runtime.place(runtime.default_model)
         else:
             runtime.prepare(runtime.default_model)
-        quieten_gradio()
-        reach_itself_directly()
         from llama_demo import ui
 
         page = ui.build(runtime)
@@ -63,10 +57,11 @@ def launch(page: Any, runtime: Runtime) -> None:
     from llama_demo.api.metrics import metrics_route
     from llama_demo.api.owner import owner_routes
     from llama_demo.api.sign_in import sign_in_routes
+    from llama_demo.ui.patches import printing_to_log
     from llama_demo.ui.tools import offer_tools
 
     os.environ["FORWARDED_ALLOW_IPS"] = runtime.settings.trusted_proxies
-    with _said_in_the_log():
+    with printing_to_log():
         page.launch(
             server_name=runtime.settings.host,
             server_port=runtime.settings.port,
@@ -88,37 +83,6 @@ def launch(page: Any, runtime: Runtime) -> None:
         )
     bound_connections(page.server)
     offer_tools(page)
-
-
-@contextmanager
-def _said_in_the_log() -> Iterator[None]:
-    """Gradio prints some things however quiet it is to be: our own output is the address, and nothing before it."""
-    said = io.StringIO()
-    try:
-        with redirect_stdout(said):
-            yield
-    finally:
-        for line in filter(None, map(str.strip, said.getvalue().splitlines())):
-            LOG.info("gradio: %s", line)
-
-
-def quieten_gradio() -> None:
-    """No reports to its makers, and no summary of past events after every reply, whose cost grows with their number.
-
-    Nor does it look through every folder for matplotlib, twice for every update of every visitor, where there is none:
-    that took an eighth of a busy server's time.
-    """
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
-    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
-    if util.find_spec("matplotlib") is None:
-        sys.modules["matplotlib"] = None  # type: ignore[assignment]
-
-
-def reach_itself_directly() -> None:
-    """Gradio asks the page whether it is up before it says so: a proxy to the outside would have no answer."""
-    for name in ("NO_PROXY", "no_proxy"):
-        os.environ[name] = ",".join(filter(None, (os.environ.get(name), "localhost", "127.0.0.1", "::1")))
 
 
 def check_port(host: str, port: int) -> None:

@@ -19,7 +19,7 @@ import pytest
 from llama_demo import ui
 from llama_demo.api import connections, gate
 from llama_demo.runtime import Runtime
-from llama_demo.serve import launch, quieten_gradio
+from llama_demo.serve import launch
 from llama_demo.settings import read_settings
 from tests.ports import free_port
 
@@ -86,7 +86,6 @@ def address(tmp_path_factory: pytest.TempPathFactory, log: list[str]) -> Iterato
     patch.setenv("HF_TOKEN", TOKEN)
     patch.setattr(connections, "HEAD_SECONDS", HEAD_SECONDS)
     with Runtime(read_settings(given, environment)) as runtime:
-        quieten_gradio()
         page = ui.build(runtime)
         launch(page, runtime)
         yield f"http://127.0.0.1:{port}"

@@ -17,7 +17,7 @@ from llama_demo.ui.file_runs import PUBLIC_BYTES
 from llama_demo.ui.files import DELETE_CACHE, build_runs
 from llama_demo.ui.header import build_footer, build_header
 from llama_demo.ui.models import build_models
-from llama_demo.ui.sessions import keep_sessions_small
+from llama_demo.ui.patches import look_less_often, patch_gradio
 from llama_demo.ui.text import build_text
 from llama_demo.ui.theme import theme
 from llama_demo.ui.tools import add_tools
@@ -34,14 +34,11 @@ _SESSIONS = 500
 """Gradio keeps ten thousand visits unless told. Ours needs nothing of past ones: as many as may be in use are kept."""
 _SPARE_EVENTS = 64
 """Of Gradio's places for running events, beside those that the runtime's own line can hold."""
-_LOOK_SECONDS = 0.01
-"""How often Gradio looks whether somebody has asked something. Its own thousand times a second take 4 % of a core from
-the model, and stop its threads each time."""
 
 
 def build(runtime: Runtime) -> Any:
     """The whole page as `gr.Blocks`, not launched."""
-    keep_sessions_small()
+    patch_gradio()
     words = runtime.messages()
     wording = Wording(runtime.messages)
     with gr.Blocks(
@@ -64,7 +61,7 @@ def build(runtime: Runtime) -> Any:
         add_tools(runtime)
         if len(languages()) > 1:
             speak(page, wording, language)
-    page._queue.sleep_when_free = _LOOK_SECONDS
+    look_less_often(page)
     return page
 
 

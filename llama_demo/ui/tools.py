@@ -14,6 +14,7 @@ import gradio as gr
 
 from llama_demo.ui.classify_endpoints import ClassifyEndpoints
 from llama_demo.ui.endpoints import Endpoints
+from llama_demo.ui.patches import offer_over_mcp
 from llama_demo.values import Sampling
 
 if TYPE_CHECKING:
@@ -152,7 +153,4 @@ def add_tools(runtime: Runtime) -> None:
 
 def offer_tools(page: Any) -> None:
     """Has the launched `page` offer over MCP the tools, which it leaves out of its own API's page, and nothing else."""
-    server = page.mcp_server_obj
-    server.api_info = page.get_api_info(all_endpoints=True)
-    names = [name for name in server.api_info["named_endpoints"] if name.startswith("/" + _PREFIX)]
-    server.tool_to_endpoint = {name.removeprefix("/" + _PREFIX): name for name in names}
+    offer_over_mcp(page, _PREFIX)

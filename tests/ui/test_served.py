@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import secrets
-import sys
 import time
 from collections.abc import Iterator
-from importlib import util
 from typing import Any
 
-import gradio as gr
 import httpx
 import pytest
-from gradio import utils
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from llama_demo import ui
-from llama_demo.serve import quieten_gradio
 from tests.ui.scripted import Asked, echo, reply, scripted
 from tests.ui.test_replies import question
 
@@ -106,34 +101,3 @@ def listen_and_leave(api: str, index: int, data: list[Any]) -> None:
                 heard += "process_generating" in line
                 if heard == 5:
                     return
-
-
-def test_the_server_looks_for_requests_less_often_than_gradio_would(app: tuple[Any, Any]) -> None:
-    queue, usual = app[1]._queue, gr.Blocks()._queue
-    assert queue.sleep_when_free > usual.sleep_when_free > 0
-
-
-def test_a_visit_keeps_no_copy_of_the_page_and_of_what_was_sent_through_it(app: tuple[Any, Any]) -> None:
-    _, page = app
-    client = Client(page.local_url, verbose=False)
-    assert client.predict("hi", api_name="/chat") == "You said: hi"
-    visit = page.state_holder.session_data[client.session_hash]
-    assert visit.config_values == {}
-
-
-def test_no_update_looks_through_folders_for_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    if util.find_spec("matplotlib") is not None:
-        pytest.skip("matplotlib is installed")
-    looked: list[str] = []
-
-    class Finder:
-        @staticmethod
-        def find_spec(name: str, *_: object) -> None:
-            looked.append(name)
-
-    monkeypatch.setitem(sys.modules, "matplotlib", sys)  # so that it is as before afterwards
-    monkeypatch.delitem(sys.modules, "matplotlib")
-    quieten_gradio()
-    monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
-    with utils.MatplotlibBackendMananger():
-        assert "matplotlib" not in looked

@@ -1,0 +1,107 @@
+"""All that we change in Gradio from outside: what it does, as seen in Gradio 6.31, and why not here.
+
+Each has a test in `tests/ui/test_patches.py`, which fails when Gradio no longer does what is changed, so that the patch
+can go, or when the patch no longer reaches it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from importlib import util
+from types import SimpleNamespace
+from typing import Any
+
+from gradio import state_holder
+
+from llama_demo.observe import LOG
+
+_LOOK_SECONDS = 0.01
+
+
+def patch_gradio() -> None:
+    """Before a page is built; again does nothing more."""
+    keep_no_statistics()
+    skip_matplotlib()
+    keep_visits_small()
+    reach_itself_directly()
+
+
+def keep_no_statistics() -> None:
+    """Gradio reports its use to its makers, keeps the last ten thousand events, and sums them all up after every one:
+    a reply takes longer the more there have been. Nobody here reads that. Its queue reads these variables when a page
+    is made; it has no other switch for them.
+    """
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
+    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
+
+
+def skip_matplotlib() -> None:
+    """Gradio tries to import matplotlib around every update of every visitor, to set its backend. Where there is none,
+    Python looks through every folder each time, twice: an eighth of a busy server's time. With None in its place the
+    import fails at once.
+    """
+    if util.find_spec("matplotlib") is None:
+        sys.modules["matplotlib"] = None  # type: ignore[assignment]
+
+
+def keep_visits_small() -> None:
+    """Gradio gives each visit a copy of every component's configuration, and keeps there all that is sent through them.
+
+    Only `gr.DeepLinkButton` reads that copy, which we do not have; making it takes the server's loop 15 ms for each new
+    visitor of a page with some hundred components, so that sixteen who come at once would wait for each other.
+    """
+    state_holder.SessionState = _Visit
+
+
+class _Visit(state_holder.SessionState):  # type: ignore[misc]
+    """Has what Gradio needs to answer a visit, and no more."""
+
+    def __init__(self, blocks: Any) -> None:
+        super().__init__(SimpleNamespace(default_config=blocks.default_config, blocks={}))
+
+    def _update_config(self, key: int) -> None:
+        pass
+
+    def _update_value_in_config(self, key: int, value: Any) -> None:
+        pass
+
+
+def reach_itself_directly() -> None:
+    """Gradio asks the page whether it is up before `launch` returns, through the proxy that the environment names: one
+    to the outside has no answer, and `launch` would fail."""
+    for name in ("NO_PROXY", "no_proxy"):
+        there = list(filter(None, os.environ.get(name, "").split(",")))
+        os.environ[name] = ",".join([*there, *(own for own in ("localhost", "127.0.0.1", "::1") if own not in there)])
+
+
+def look_less_often(page: Any) -> None:
+    """Gradio looks whether somebody has asked something of the built `page` a thousand times a second, which takes 4 %
+    of a core from the model, and stops its threads each time. A hundred times are soon enough."""
+    page._queue.sleep_when_free = _LOOK_SECONDS
+
+
+@contextmanager
+def printing_to_log() -> Iterator[None]:
+    """`launch` prints where the MCP server and a public link are, `quiet` or not; our own output is the page's address,
+    and nothing before it. What is printed in the block goes into the log."""
+    said = io.StringIO()
+    try:
+        with redirect_stdout(said):
+            yield
+    finally:
+        for line in filter(None, map(str.strip, said.getvalue().splitlines())):
+            LOG.info("gradio: %s", line)
+
+
+def offer_over_mcp(page: Any, prefix: str) -> None:
+    """Gradio's MCP server offers every public endpoint of a launched `page`, and no other. From now on it offers those
+    whose names begin with `prefix`, public or not, under the rest of their names, and nothing else."""
+    server = page.mcp_server_obj
+    server.api_info = page.get_api_info(all_endpoints=True)
+    names = [name for name in server.api_info["named_endpoints"] if name.startswith("/" + prefix)]
+    server.tool_to_endpoint = {name.removeprefix("/" + prefix): name for name in names}
