@@ -80,8 +80,9 @@ class Head:
 
     @property
     def digest(self) -> str:
-        """Tells the head from every other, of the same name too."""
-        return hashlib.sha256(self.prompt.encode() + self.weight.tobytes()).hexdigest()[:16]
+        """Tells the head from every other that may decide otherwise, of the same name too."""
+        said = json.dumps([self.prompt, self.labels, self.problem_type])
+        return hashlib.sha256(said.encode() + self.weight.tobytes()).hexdigest()[:16]
 
     def scores(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """[n, labels]: probabilities that sum to 1, or one for each label alone (multi-label), or values (regression).

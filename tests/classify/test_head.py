@@ -39,6 +39,19 @@ def test_a_saved_head_comes_back_as_it_was(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["mine.safetensors"]
 
 
+def test_a_heads_digest_tells_it_from_every_other_that_decides_otherwise() -> None:
+    head = Head("a", ("yes", "no"), np.eye(2, dtype=np.float32), "{text}", Backbone("m"))
+    others = [
+        replace(head, labels=("no", "yes")),
+        replace(head, weight=2 * head.weight),
+        replace(head, prompt="{text}:"),
+        replace(head, problem_type="multi_label_classification"),
+        replace(head, labels=("yesno", ""), problem_type="regression"),
+    ]
+    assert len({head.digest, *(other.digest for other in others)}) == len(others) + 1
+    assert replace(head, name="b", backbone=Backbone("other")).digest == head.digest
+
+
 def test_no_length_of_a_header_is_taken_for_a_pickles_beginning(tmp_path: Path) -> None:
     path, begun = tmp_path / "mine.safetensors", set()
     for extra in range(0, 256, 8):  # the format fills headers up to 8 bytes
