@@ -140,8 +140,8 @@ class Heads:
         oldest = self._clock() - KEPT_SECONDS
         for place, (used, path) in enumerate(found):
             if place >= MOST_KEPT or used < oldest:
-                path.unlink(missing_ok=True)
-                with suppress(OSError):
+                with suppress(OSError):  # what cannot be removed is tried again the next time
+                    path.unlink(missing_ok=True)
                     path.parent.rmdir()
 
     def _keep_expiring(self) -> None:

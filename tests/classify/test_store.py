@@ -131,6 +131,14 @@ def test_what_has_expired_goes_on_time_though_nobody_uses_the_store(
         kept.close()
 
 
+def test_what_cannot_be_removed_keeps_nobody_from_the_others(public: Heads) -> None:
+    path = keep(public, "mine", ANNA)
+    odd = path.with_name(f"odd{heads.SUFFIX}")
+    odd.mkdir()
+    os.utime(odd, (1.0, 1.0))
+    assert "mine" in public.names(ANNA)
+
+
 def test_a_use_is_remembered(public: Heads) -> None:
     path = keep(public, "old", ANNA)
     os.utime(path, (1.0, 1.0))
