@@ -72,7 +72,7 @@ class Calls:
                 request.fail(RuntimeError("the engine was closed"), closing=True)
                 return
             self._open[request] = thread
-        thread.start()
+            thread.start()
 
     @contextmanager
     def pause(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,25 @@ def test_who_stops_while_nothing_is_lent_yet_is_told_at_once_and_closing_ends_th
     assert not closing.is_alive()
     with pytest.raises(Closing):
         engine.generate(PROMPT, GREEDY)
+
+
+def test_a_closing_that_comes_while_a_call_begins_waits_for_it(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make(tiny_folder)
+    closing = threading.Thread(target=engine.close)
+
+    class Beginning(threading.Thread):
+        def start(self) -> None:
+            closing.start()
+            closing.join(0.2)  # as far as it gets
+            super().start()
+
+    monkeypatch.setattr(threading, "Thread", Beginning)
+    with suppress(Closing):
+        ids_of(engine.generate(PROMPT, GREEDY))
+    closing.join(60)
+    assert not closing.is_alive()
 
 
 PROGRAM = """
