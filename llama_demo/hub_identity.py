@@ -10,6 +10,7 @@ import json
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlencode
 
@@ -64,6 +65,6 @@ def _ask(url: str, authorization: str, body: bytes | None = None) -> dict[str, A
             said = json.loads(answer.read(_ANSWER_BYTES))
     except urllib.error.HTTPError as error:
         raise HubUnavailable("the Hub", f"it answered {error.code} to the sign-in") from None
-    except (OSError, ValueError):
+    except (OSError, HTTPException, ValueError):
         raise HubUnavailable("the Hub", "the Hub cannot be reached") from None
     return said if isinstance(said, dict) else {}

@@ -31,11 +31,11 @@ SECRET = "secret of the application"
 
 @dataclass
 class Provider:
-    """Who signs in there, and what it was asked; with `broken` it answers nothing that can be read."""
+    """Who signs in there, and what it was asked. Its answers may have a `fault`: they are no "json", or no "http"."""
 
     url: str = ""
     name: str = "somebody"
-    broken: bool = False
+    fault: str = ""
     asked: list[tuple[str, str, dict[str, list[str]]]] = field(default_factory=list)
 
 
@@ -54,9 +54,13 @@ def provider() -> Iterator[Provider]:
             self.answer({"sub": "1", "preferred_username": acts.name})
 
         def answer(self, said: dict[str, str] | None) -> None:
+            if acts.fault == "http":
+                self.wfile.write(b"<html>\r\n\r\n")
+                return
             self.send_response(400 if said is None else 200)
             self.end_headers()
-            self.wfile.write(b"<html>" if acts.broken else json.dumps(said or {"error": "invalid_grant"}).encode())
+            body = json.dumps(said or {"error": "invalid_grant"}).encode()
+            self.wfile.write(b"<html>" if acts.fault == "json" else body)
 
         def log_message(self, format: str, *args: object) -> None:
             """A test's output is no place for a request log."""
@@ -136,11 +140,11 @@ def test_an_answer_that_this_browser_did_not_ask_for_is_not_taken(
     assert client.get("/owner").json() == {"owner": False}
 
 
-@pytest.mark.parametrize(("code", "broken"), [("bad", False), ("", False), ("good", True)])
+@pytest.mark.parametrize(("code", "fault"), [("bad", ""), ("", ""), ("good", "json"), ("good", "http")])
 def test_a_code_that_the_hub_refuses_or_an_answer_that_makes_no_sense_opens_nothing(
-    client: TestClient, provider: Provider, code: str, broken: bool
+    client: TestClient, provider: Provider, code: str, fault: str
 ) -> None:
-    provider.broken = broken
+    provider.fault = fault
     answer = client.get(CALLBACK, params={"code": code, "state": begun(client)["state"]})
     assert answer.status_code == 403
     assert SECRET not in answer.text
