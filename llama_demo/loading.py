@@ -151,8 +151,9 @@ class Loader:
         """The name of the best entry that runs here without further steps."""
         entries, last = self.catalog.entries, EMBEDDED
         if self._settings.zero_gpu:  # which is for those that transformers runs
-            open_ones = [entry for entry in entries if entry.format == "hf" and entry.access == "open" and entry.repo]
-            last = min(open_ones, key=lambda entry: entry.parameters)
+            fetched = [entry for entry in entries if entry.format == "hf" and entry.has_weights and entry.repo]
+            open_ones = [entry for entry in fetched if entry.access == "open"]
+            last = min(open_ones, key=lambda entry: entry.parameters, default=last)
         return choose_default(entries, has_gpu=self._has_gpu, is_ready=self._is_ready, last=last).name
 
     def _is_ready(self, entry: Entry) -> bool:

@@ -74,10 +74,23 @@ def test_on_a_gpu_that_is_lent_a_model_is_placed_by_the_main_thread_and_no_call_
         assert len(borrowed) == 1
 
 
-def test_a_space_with_a_lent_gpu_starts_with_an_open_model_that_can_use_it(tmp_path: Path) -> None:
-    with Runtime(Settings(cache_dir=tmp_path, zero_gpu=True)) as runtime:
+ADAPTER = """
+[[model]]
+name = "small-adapter"
+adapter = "somebody/Adapter"
+base = "tinyllama-1.1b-chat"
+good_for = "Nothing on a GPU that is lent."
+parameters = 1_000
+"""
+
+
+@pytest.mark.parametrize("added", ["", ADAPTER])
+def test_a_space_with_a_lent_gpu_starts_with_an_open_model_that_can_use_it(tmp_path: Path, added: str) -> None:
+    catalog = tmp_path / "catalog.toml"
+    catalog.write_text(added)
+    with Runtime(Settings(cache_dir=tmp_path, zero_gpu=True, catalog=str(catalog) if added else "")) as runtime:
         entry = runtime.catalog.find(runtime.default_model)
-        assert (entry.format, entry.access) == ("hf", "open")
+        assert (entry.format, entry.access, entry.base) == ("hf", "open", "")
         runtime.place(entry.name)  # nothing is here, and the Hub is not asked in tests
         refusal = runtime.refusal()
         assert refusal is not None
