@@ -11,11 +11,17 @@ from llama_demo.push_errors import MayNotWrite, NotSignedIn, PublicRepository, P
 
 
 def check_name(repo: str) -> None:
-    """Before anything is made that is to be put there. Raises `InvalidParameter` for a name that is none."""
+    """Before anything is made that is to be put there. Raises `InvalidParameter` for what is no OWNER/NAME."""
+    from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not marked so
 
-    with _worded(repo):
+    try:
         validate_repo_id(repo)
+        valid = "/" in repo  # the Hub would take the token's account as its owner
+    except HFValidationError:
+        valid = False
+    if not valid:
+        raise InvalidParameter("repo", repo, "OWNER/NAME, as the Hub names repositories")
 
 
 def push(folder: Path, repo: str, message: str, report: Callable[[int, int], None], *, private: bool = True) -> str:
@@ -23,11 +29,12 @@ def push(folder: Path, repo: str, message: str, report: Callable[[int, int], Non
     returns its address. `report` is told the bytes that are up, of how many; what it raises ends the push, and nothing
     is committed. The token is HF_TOKEN, or the one of `hf auth login`.
 
-    Raises `InvalidParameter` for a name that is none, `PublicRepository` where `private` was asked for and it is there
+    Raises as `check_name`, `PublicRepository` where `private` was asked for and it is there
     and public, `PushFailed`.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
+    check_name(repo)
     api = HfApi()
     files = sorted(file for file in folder.iterdir() if file.is_file())
     additions = [CommitOperationAdd(path_in_repo=file.name, path_or_fileobj=file) for file in files]
@@ -49,12 +56,10 @@ def push(folder: Path, repo: str, message: str, report: Callable[[int, int], Non
 def _worded(repo: str) -> Iterator[None]:
     """What the Hub's client raises, as ours."""
     import httpx2
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         yield
-    except HFValidationError:
-        raise InvalidParameter("repo", repo, "OWNER/NAME, as the Hub names repositories") from None
     except HfHubHTTPError as error:
         status = getattr(error.response, "status_code", None)
         kind = {401: NotSignedIn, 403: MayNotWrite}.get(status or 0, PushFailed)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from llama_demo.errors import Closing, LlamaDemoError
+from llama_demo.model_errors import JobInProgress
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class _Cancelled(Exception):
 @dataclass(eq=False)
 class _Job:
     kind: Kind
+    asked: object
     done_bytes: int = 0
     total_bytes: int = 0
     marks: list[tuple[float, int]] = field(default_factory=list)
@@ -62,16 +64,19 @@ class Jobs:
         self._jobs: dict[str, _Job] = {}
         self._closed = False
 
-    def start(self, name: str, kind: Kind, work: Callable[[Report], None]) -> None:
-        """Begins `work` under `name`; where one is under way there, that goes on instead. Raises `Closing`."""
+    def start(self, name: str, kind: Kind, work: Callable[[Report], None], asked: object = None) -> None:
+        """Begins `work` under `name`. Where the same is under way there, that goes on instead: `asked` tells works of
+        one kind apart. Raises `JobInProgress` where it is another, `Closing`."""
         with self._lock:
             if self._closed:
                 raise Closing()
             before = self._jobs.get(name)
             if before is not None and not before.finished:
+                if (before.kind, before.asked) != (kind, asked):
+                    raise JobInProgress(name)
                 before.cancelled = False
                 return
-            job = self._jobs[name] = _Job(kind)
+            job = self._jobs[name] = _Job(kind, asked)
             job.thread = threading.Thread(target=self._run, args=(name, job, work), name=f"{kind} {name}", daemon=True)
             job.thread.start()
 

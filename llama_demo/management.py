@@ -23,7 +23,6 @@ from llama_demo.entry_files import find_packaged, wanted_files
 from llama_demo.errors import InvalidParameter, LlamaDemoError
 from llama_demo.hub_errors import AccessNeeded
 from llama_demo.jobs import Jobs, Report
-from llama_demo.licences import repository
 from llama_demo.loading import ANALYSIS, LoadedModel
 from llama_demo.messages import messages
 from llama_demo.model_cache import Report as LoadReport
@@ -88,7 +87,7 @@ class Management:
     def download(self, name: str) -> None:
         """Begins to fetch the files of `name`, or goes on where it was cut off.
 
-        Raises `UnknownModel`, and `Unsupported` where another server runs it."""
+        Raises `UnknownModel`, `JobInProgress`, and `Unsupported` where another server runs it."""
         entry = self._shelf.everything.find(name)
         if entry.path is not None or find_packaged(entry.package) is not None:
             return
@@ -98,29 +97,27 @@ class Management:
     def convert(self, name: str, to: Quantization = "q8_0") -> None:
         """Begins to write the folder of `name` as a GGUF file, which becomes a model of its own beside it.
 
-        Raises `UnknownModel`, `InvalidParameter` where it is no folder on this machine.
+        Raises `UnknownModel`, `InvalidParameter` where it is no folder on this machine, `JobInProgress`.
         """
         entry = self._shelf.everything.find(name)
         if entry.path is None or entry.format == "gguf":
             raise InvalidParameter("name", name, "a model in Hugging Face or Meta's format on this machine")
-        self.jobs.start(name, "convert", partial(self._convert, entry, entry.path, to))
+        self.jobs.start(name, "convert", partial(self._convert, entry, entry.path, to), to)
 
     def push(self, name: str, repo: str, changes: Changes, *, private: bool, confirmed: bool) -> None:
         """Begins to save `name` as a folder for plain transformers, and to put that into `repo` on the Hub.
 
         Raises `UnknownModel`, `InvalidParameter` for what is no repository's name or no model with weights of its own,
-        `LicenceNotConfirmed`.
+        `LicenceNotConfirmed`, `JobInProgress`.
         """
         entry = self._shelf.everything.find(name)
         if not entry.has_weights:
             raise InvalidParameter("name", name, "a model with weights of its own")
-        if not repository(repo):
-            raise InvalidParameter("repo", repo, "OWNER/NAME, as the Hub names repositories")
+        hub_push.check_name(repo)
         licence = to_confirm(entry)
         if licence is not None and not confirmed:
             raise LicenceNotConfirmed(entry.title, licence.name, licence.link)
-        self._pushed.pop(name, None)
-        self.jobs.start(name, "push", partial(self._push, entry, repo, changes, private))
+        self.jobs.start(name, "push", partial(self._push, entry, repo, changes, private), (repo, changes, private))
 
     def pushed(self, name: str) -> str:
         """The address on the Hub at which `name` was put since the start, if it was."""
@@ -187,6 +184,7 @@ class Management:
         self._shelf.put(made)
 
     def _push(self, entry: Entry, repo: str, changes: Changes, private: bool, report: Report) -> None:
+        self._pushed.pop(entry.name, None)
         source = self._original(entry, lambda step: report(step.done_bytes or 0, step.total_bytes or 0))
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made, "model")

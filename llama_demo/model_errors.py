@@ -1,10 +1,11 @@
-"""What is wrong between two models, or between a model and a GPU that is lent, as types that carry data.
+"""What is wrong between two models, or between a model and what it is to be used for now, as types that carry data.
 
 InvalidInput
 └── WrongBase                an adapter on a model that it was not trained on
 Unavailable
 ├── NothingLent              no GPU became free in time
-└── LentTimeUsed             a visitor's time on the lent GPU is used up, or less is left than this needs
+├── LentTimeUsed             a visitor's time on the lent GPU is used up, or less is left than this needs
+└── JobInProgress            it is being downloaded, converted or put on the Hub, or asked for otherwise
 """
 
 from __future__ import annotations
@@ -29,3 +30,8 @@ class NothingLent(Unavailable):
 @dataclass(eq=False)
 class LentTimeUsed(Unavailable):
     seconds: float
+
+
+@dataclass(eq=False)
+class JobInProgress(Unavailable):
+    model: str

@@ -87,6 +87,8 @@ def test_adapters_write_as_peft_does_side_by_side_on_one_base(
     settings = Settings(cache_dir=tmp_path, catalog=catalog, context_tokens=256, memory_gb=2.0, reproducible=True)
     with Runtime(settings) as runtime:
         registry, made = runtime.registry, list[tuple[str, bool]]()
+        convertible = {model.name for model in runtime.models(everything=True) if model.can_convert}
+        assert convertible == {"base"}
 
         def ask(name: str) -> None:
             with registry.lease(name) as model:

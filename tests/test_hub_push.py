@@ -85,7 +85,7 @@ def test_a_refusal_is_told_apart(hub: Behaviour, folder: Path, status: int, erro
 def test_a_hub_that_cannot_be_reached_and_a_name_that_is_none(
     hub: Behaviour, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("", "a b", "../up", "one/two/three", "x" * 200):
+    for name in ("", "name", "a b", "이름/model", "../up", "one/two/three", "x" * 200):
         with pytest.raises(InvalidParameter):
             hub_push.push(folder, name, "Add mine", go_on)
     from huggingface_hub import constants

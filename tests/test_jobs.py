@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from llama_demo.errors import Closing, DiskFull, LlamaDemoError
-from llama_demo.jobs import JobProgress, Jobs, Report
+from llama_demo.jobs import JobProgress, Jobs, Kind, Report
+from llama_demo.model_errors import JobInProgress
 
 PATIENCE_SECONDS = 10.0
 
@@ -82,6 +83,22 @@ def test_a_second_start_joins_the_first(jobs: Jobs) -> None:
     work.go.set()
     assert work.ended.wait(PATIENCE_SECONDS)
     assert work.runs == 1
+
+
+@pytest.mark.parametrize(("kind", "asked"), [("push", "there"), ("convert", "elsewhere")])
+def test_other_work_is_refused_until_the_first_has_ended_and_does_not_take_back_its_cancelling(
+    jobs: Jobs, kind: Kind, asked: str
+) -> None:
+    work, other = Work(), Work()
+    jobs.start("a", "convert", work, "there")
+    assert work.begun.wait(PATIENCE_SECONDS)
+    jobs.cancel("a")
+    with pytest.raises(JobInProgress):
+        jobs.start("a", kind, other, asked)
+    work.go.set()
+    jobs.close()
+    assert jobs.progress("a") is None
+    assert (work.runs, other.runs) == (1, 0)
 
 
 def test_cancelling_ends_the_work_at_its_next_report_and_forgets_it(jobs: Jobs) -> None:

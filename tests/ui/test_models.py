@@ -280,7 +280,8 @@ def test_a_push_that_the_hub_refuses_is_told_on_the_card(page: ModelsPage, runti
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"repo": "no slash"},
+        {"repo": "no-owner"},
+        {"repo": "이름/model"},
         {"repo": 1},
         {"dtype": "4-bit"},
         {"slices": 65},
