@@ -156,7 +156,7 @@ class Listing:
             pinned=status.pinned,
             can_push=entry.has_weights and where == "here",
             terms=to_confirm(entry),
-            can_convert=entry.path is not None and entry.format == "hf" and device == CPU,
+            can_convert=entry.has_weights and entry.path is not None and entry.format == "hf" and device == CPU,
         )
 
     def memory(self, titles: Mapping[str, str]) -> list[DeviceMemory]:

@@ -100,7 +100,7 @@ class Management:
         Raises `UnknownModel`, `InvalidParameter` where it is no folder on this machine, `JobInProgress`.
         """
         entry = self._shelf.everything.find(name)
-        if entry.path is None or entry.format == "gguf":
+        if entry.path is None or entry.format == "gguf" or not entry.has_weights:
             raise InvalidParameter("name", name, "a model in Hugging Face or Meta's format on this machine")
         self.jobs.start(name, "convert", partial(self._convert, entry, entry.path, to), to)
 

@@ -13,7 +13,7 @@ import torch
 
 from llama_demo.catalog import read_catalog
 from llama_demo.engines.transformers import TransformersEngine
-from llama_demo.errors import BadCatalog, BadCheckpoint, LoadFailed, Unsupported
+from llama_demo.errors import BadCatalog, BadCheckpoint, InvalidParameter, LoadFailed, Unsupported
 from llama_demo.loading import LoadedModel
 from llama_demo.messages import messages
 from llama_demo.model_errors import WrongBase
@@ -89,6 +89,8 @@ def test_adapters_write_as_peft_does_side_by_side_on_one_base(
         registry, made = runtime.registry, list[tuple[str, bool]]()
         convertible = {model.name for model in runtime.models(everything=True) if model.can_convert}
         assert convertible == {"base"}
+        with pytest.raises(InvalidParameter):
+            runtime.management.convert("poet")
 
         def ask(name: str) -> None:
             with registry.lease(name) as model:
