@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from llama_demo import __version__
 from llama_demo.credential_commands import (
@@ -24,7 +25,12 @@ from llama_demo.messages import Messages, messages
 from llama_demo.model_files import add_convert_arguments, add_save_arguments, run_convert, run_download, run_save
 from llama_demo.observe import LOG, start_logging
 from llama_demo.settings import Settings, add_arguments, options, read_settings
-from llama_demo.text_arguments import add_classify_arguments, add_generate_arguments, add_score_arguments
+from llama_demo.text_arguments import (
+    RUN_SETTINGS,
+    add_classify_arguments,
+    add_generate_arguments,
+    add_score_arguments,
+)
 
 if TYPE_CHECKING:
     from llama_demo.listing import ModelSummary
@@ -48,6 +54,9 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     except LlamaDemoError as error:
         print(words.error(error), file=sys.stderr)
         return USAGE_STATUS if isinstance(error, InvalidInput) else 1
+    except ModuleNotFoundError as error:  # another Python than the environment's, as plain `python3` is
+        print(words("cli.no_package", package=error.name, python=sys.executable), file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return INTERRUPTED_STATUS
     except BrokenPipeError:  # whoever read what we print has gone, as `head` does
@@ -66,14 +75,37 @@ def _use_cores_given() -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(cores))
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its errors are one line, as all of ours, and name the command that was meant and what is nearest. A flag is
+    written whole: the beginning of one may be a mistake, and must not make a page public."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE_STATUS, f"{self.prog}: {message}. `{self.prog} --help` lists what there is.\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            near = get_close_matches(unknown[0].split("=")[0], flags, n=1)
+            self.error(
+                f"unrecognized arguments: {' '.join(unknown)}" + "".join(f" (did you mean {one}?)" for one in near)
+            )
+        return parsed, unknown
+
+
 def _parser(words: Messages) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="llama-demo", description=words("cli.about"))
+    installed = Path(sys.argv[0]).name == "llama-demo"
+    name = "llama-demo" if installed else "python -m llama_demo"
+    parser = _Parser(prog=name, description=words("cli.about"))
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, run, add in (
         ("serve", _serve, _add_settings),
         ("models", _models, _add_models_arguments),
-        ("doctor", _doctor, _add_settings),
+        ("doctor", _doctor, _add_doctor_arguments),
         ("bench", _bench, _add_bench_arguments),
         ("convert", _convert, add_convert_arguments),
         ("download", _download, _add_download_arguments),
@@ -95,13 +127,17 @@ def _add_settings(command: argparse.ArgumentParser, _: Messages) -> None:
 
 
 def _add_models_arguments(command: argparse.ArgumentParser, words: Messages) -> None:
-    add_arguments(command)
     command.add_argument("--json", action="store_true", help=words("cli.json"))
+    add_arguments(command, RUN_SETTINGS)
+
+
+def _add_doctor_arguments(command: argparse.ArgumentParser, _: Messages) -> None:
+    add_arguments(command, ("cache_dir",))
 
 
 def _add_download_arguments(command: argparse.ArgumentParser, words: Messages) -> None:
-    add_arguments(command)
     command.add_argument("name", help=words("cli.download_name"))
+    add_arguments(command, ("catalog",))
 
 
 def _add_bench_arguments(command: argparse.ArgumentParser, words: Messages) -> None:

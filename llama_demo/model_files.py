@@ -58,7 +58,6 @@ def run_download(parsed: argparse.Namespace, settings: Settings, words: Messages
 
 
 def add_save_arguments(command: argparse.ArgumentParser, words: Messages) -> None:
-    add_arguments(command)
     command.add_argument("name", help=words("cli.save_name"))
     command.add_argument("target", type=Path, help=words("cli.save_target"))
     command.add_argument("--pad-token", default="", help=words("cli.save_pad_token"))
@@ -66,6 +65,7 @@ def add_save_arguments(command: argparse.ArgumentParser, words: Messages) -> Non
     command.add_argument("--push", metavar="REPO", default="", help=words("cli.save_push"))
     command.add_argument("--public-repository", action="store_true", help=words("cli.save_public"))
     command.add_argument("--yes", action="store_true", help=words("cli.save_yes"))
+    add_arguments(command, ("catalog", "dtype", "cache_dir"))
 
 
 def run_save(parsed: argparse.Namespace, settings: Settings, words: Messages, say: Callable[[str], None]) -> int:

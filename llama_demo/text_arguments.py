@@ -10,7 +10,7 @@ from llama_demo.messages import Messages
 from llama_demo.settings import add_arguments
 from llama_demo.values import Sampling
 
-SETTINGS = (
+RUN_SETTINGS = (
     "model",
     "catalog",
     "device",
@@ -21,7 +21,7 @@ SETTINGS = (
     "context_tokens",
     "concurrent",
 )
-"""The settings that matter here; the others are the page's."""
+"""The settings that say how a model runs; the others are the page's."""
 TOP_K = 5
 
 
@@ -62,4 +62,4 @@ def add_source_arguments(command: argparse.ArgumentParser, words: Messages, colu
     command.add_argument("--output", type=Path, metavar="FILE", help=words("cli.output"))
     command.add_argument("--column", default=column, metavar="NAME", help=words("cli.column", default=column))
     command.add_argument("--json", action="store_true", help=words("cli.json"))
-    add_arguments(command, SETTINGS)
+    add_arguments(command, RUN_SETTINGS)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def test_doctor_names_a_missing_package_and_what_to_run(
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "models", "doctor", "bench", "convert", "download", "generate", "score", "classify"]
+    "command", ["serve", "models", "doctor", "bench", "convert", "download", "save", "generate", "score", "classify"]
 )
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -113,9 +114,59 @@ def test_an_unexpected_error_is_words_on_stderr_and_never_a_traceback_there(
     assert "Something went wrong" in capsys.readouterr().err
 
 
-def test_the_command_line_imports_nothing_heavy_before_it_needs_to() -> None:
-    import subprocess
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "required: COMMAND"),
+        (["convert", "a", "b"], "required: --to"),
+        (["serve", "--prot", "7861"], "--prot 7861 (did you mean --port?)"),
+        (["serve", "--prot=7861"], "--prot=7861 (did you mean --port?)"),
+        (["generate", "Once", "upon"], "unrecognized arguments: upon"),
+        (["bench", "http://127.0.0.1", "--visitors", "two"], "--visitors: invalid int value: 'two'"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_names_the_command_whose_help_to_read(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert f"`python -m llama_demo {' '.join(arguments[:1])}".rstrip() + " --help`" in err
+    assert err.count("\n") == 1
 
+
+def test_the_beginning_of_a_flag_is_no_flag_so_that_a_mistake_shares_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "serve", lambda *_: pytest.fail("it was started"))
+    with pytest.raises(SystemExit):
+        cli.main(["serve", "--shar"])
+    assert "did you mean --share?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["models", "doctor", "download", "save"])
+def test_a_command_that_serves_nobody_offers_no_settings_of_the_server(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    assert "--port" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["generate", "Once"], ["serve"]])
+def test_a_python_without_the_packages_is_named_with_the_one_to_use(command: list[str]) -> None:
+    root = Path(cli.__file__).parent.parent
+    bare = [sys.executable, "-S", "-m", "llama_demo", *command]
+    done = subprocess.run(bare, capture_output=True, text=True, check=False, cwd=root)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{sys.executable} has no package ")
+    assert ".venv/bin/python" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_command_line_imports_nothing_heavy_before_it_needs_to() -> None:
     program = "import sys, llama_demo.cli; print(sorted({'gradio', 'torch', 'openvino', 'numpy'} & set(sys.modules)))"
     root = Path(cli.__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=root)
