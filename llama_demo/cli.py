@@ -19,7 +19,6 @@ from llama_demo.credential_commands import (
     run_hash_password,
     run_new_key,
 )
-from llama_demo.devices import core_limit
 from llama_demo.errors import InvalidInput, LlamaDemoError
 from llama_demo.messages import Messages, messages
 from llama_demo.model_files import add_convert_arguments, add_save_arguments, run_convert, run_download, run_save
@@ -45,8 +44,8 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     words = messages()
     parsed = _parser(words).parse_args(arguments)
     start_logging()
-    _use_cores_given()
     try:
+        _use_cores_given()
         given = {option.name: getattr(parsed, option.name) for option in options() if hasattr(parsed, option.name)}
         settings = read_settings(given, os.environ if environment is None else environment)
         status: int = parsed.run(parsed, settings, words)
@@ -70,6 +69,8 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
 
 def _use_cores_given() -> None:
     """Libraries that compute start as many threads as a container has time for, unless told otherwise."""
+    from llama_demo.devices import core_limit
+
     cores = core_limit()
     if cores is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(cores))

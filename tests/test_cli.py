@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_demo import cli, doctor, serve
+from llama_demo import cli, devices, doctor, serve
 from llama_demo.catalog import EMBEDDED
 from tests.ports import free_port
 
@@ -177,7 +177,7 @@ def test_the_command_line_imports_nothing_heavy_before_it_needs_to() -> None:
 def test_libraries_start_as_many_threads_as_a_container_has_time_for_unless_told(
     given: str | None, threads: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "core_limit", lambda: 2)
+    monkeypatch.setattr(devices, "core_limit", lambda: 2)
     monkeypatch.setenv("OMP_NUM_THREADS", given or "")
     if given is None:
         monkeypatch.delenv("OMP_NUM_THREADS")
