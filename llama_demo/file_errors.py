@@ -1,7 +1,8 @@
-"""Why a file is not worked on now, as types that carry data.
+"""Why a file is not worked on now, or none can be, as types that carry data.
 
 Unavailable
 ├── FileInProgress           a visitor has one at a time
+├── NoTemporaryFolder        not one place of the system's can be written
 └── TooManyFiles             all visitors together have so many
 """
 
@@ -20,3 +21,8 @@ class FileInProgress(Unavailable):
 @dataclass(eq=False)
 class TooManyFiles(Unavailable):
     limit: int
+
+
+@dataclass(eq=False)
+class NoTemporaryFolder(Unavailable):
+    pass

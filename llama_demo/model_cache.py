@@ -6,6 +6,7 @@ It starts no engine, and knows nothing of memory.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,15 @@ from llama_demo.checkpoints.convert import convert, read_checkpoint
 from llama_demo.checkpoints.gguf_source import read_gguf
 from llama_demo.checkpoints.gguf_write import Quantization
 from llama_demo.checkpoints.llama import Checkpoint
-from llama_demo.checkpoints.whole import remove_abandoned
+from llama_demo.checkpoints.whole import remove_abandoned, replacing
 from llama_demo.entry_files import find_packaged, wanted_files
 from llama_demo.entry_plans import CONVERTED_TO
 from llama_demo.errors import BadCheckpoint, HubUnavailable, NoModel
 from llama_demo.placement_plan import Plan
 from llama_demo.values import LoadProgress, LoadStep
 
+COPIED_BYTES = 2**24
+"""Of a file at a time."""
 Report = Callable[[LoadProgress], None]
 
 
@@ -88,7 +91,7 @@ class ModelCache:
         if not (folder / "tokenizer.json").is_file():
             gguf.write_tokenizer(source, folder)
         if not gguf.unfaithful_types(header):
-            return Files(source, folder)
+            return Files(_openable(source, folder, report), folder)
         weights = self._converted(
             folder, "q8_0", report, lambda target, tell: gguf.requantize(source, target, report=tell)
         )
@@ -142,7 +145,7 @@ class ModelCache:
         except BadCheckpoint:
             report(LoadProgress("convert"))
             convert(target, _counting(report, "convert"))
-        return target
+        return _openable(target, folder, report)
 
     def _cache_folder(self, name: str, source: Path) -> Path:
         """A folder that changes with the source's place, size and time, so that nothing stale is served."""
@@ -162,6 +165,21 @@ class ModelCache:
         if not (folder / "tokenizer.json").is_file():
             AutoTokenizer.from_pretrained(str(source)).save_pretrained(folder)
         return folder
+
+
+def _openable(weights: Path, folder: Path, report: Report) -> Path:
+    """`weights`, or a copy in `folder` where they may not be written: OpenVINO opens a file for writing, and then only
+    reads it. Raises `DiskFull`, and `OSError` where there can be no copy."""
+    copy = folder / "model-copy.gguf"
+    for path in (weights, copy):
+        if os.access(path, os.W_OK):
+            return path
+    total, tell = weights.stat().st_size, _counting(report, "convert")
+    with weights.open("rb") as source, replacing(copy, total) as target:
+        while block := source.read(COPIED_BYTES):
+            target.write(block)
+            tell(source.tell(), total)
+    return copy
 
 
 def _type_of(plan: Plan) -> Quantization:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 from llama_demo.errors import PortInUse
+from llama_demo.file_errors import NoTemporaryFolder
 from llama_demo.observe import LOG
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
@@ -23,11 +25,12 @@ LAST_WORDS_SECONDS = 0.5
 
 def serve(settings: Settings, ready: Callable[[str, str], None]) -> None:
     """Runs until interrupted. Once the page is up, `ready` is called with its address on this machine and that of the
-    public link, empty where none was asked for or none could be made. Raises `PortInUse`.
+    public link, empty where none was asked for or none could be made. Raises `PortInUse` and `NoTemporaryFolder`.
 
     Interrupted, it takes no new request, and gives those in flight `GRACE_SECONDS`; a second interruption ends at once.
     """
     check_port(settings.host, settings.port)
+    check_temporary_folder()
     keep_downloads(os.environ)
     with Runtime(settings) as runtime:
         if settings.zero_gpu:
@@ -94,3 +97,11 @@ def check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError:
             raise PortInUse(host, port) from None
+
+
+def check_temporary_folder() -> None:
+    """Gradio and OpenVINO's process need one. Raises `NoTemporaryFolder`."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        raise NoTemporaryFolder from None

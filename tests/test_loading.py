@@ -84,6 +84,21 @@ def test_the_owners_gguf_of_a_faithful_type_is_served_as_it_is(tmp_path: Path, t
     assert not list((tmp_path / "cache").rglob("*.gguf"))
 
 
+def test_a_gguf_that_may_not_be_written_is_served_from_a_copy_that_is_made_once(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, cache = tmp_path / "mine.gguf", tmp_path / "cache"
+    gguf.write_gguf(tiny_folder, file, to="f16")
+    monkeypatch.setattr(os, "access", lambda path, _: path.exists() and path != file)
+    with loaded(cache, str(file)) as (model, steps):
+        assert greedy(model, "the sun rises")
+        assert max(step.done_bytes or 0 for step in steps if step.step == "convert") == file.stat().st_size
+    (copy,) = cache.rglob("*.gguf")
+    assert copy.read_bytes() == file.read_bytes()
+    with loaded(cache, str(file)) as (_, steps):
+        assert {step.step for step in steps} == {"load", "warm_up"}
+
+
 def test_the_owners_folder_is_served_by_transformers(tmp_path: Path, tiny_folder: Path) -> None:
     with loaded(tmp_path, str(tiny_folder)) as (model, _):
         assert model.engine.abilities.score

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from llama_demo.checkpoints import gguf
 from tests.ports import free_port
 from tests.test_space import get, settled
 
@@ -25,6 +26,12 @@ def may_mount() -> bool:
     if shutil.which("unshare") is None or os.getuid() != 0:
         return False
     return subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode == 0
+
+
+def read_only(folder: Path) -> str:
+    """The command that makes it so for those who see its mounts."""
+    at = shlex.quote(str(folder))
+    return f"mount --bind {at} {at} && mount -o remount,bind,ro {at}"
 
 
 @contextmanager
@@ -77,6 +84,45 @@ def test_a_disk_that_cannot_hold_the_model_is_said_and_the_page_opens(
         assert status == 503
         assert all(word in said["reason"] for word in [str(tmp_path), *words])
         assert get(f"{address}/v1/models")[0] == 200
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not may_mount(), reason="making a read-only disk takes root on Linux")
+def test_a_model_on_a_read_only_disk_is_served_and_one_in_a_read_only_cache_says_what_to_do(
+    tmp_path: Path, embedded_gguf: Path
+) -> None:
+    """OpenVINO opens its file for writing, though it only reads it."""
+    model, cache = tmp_path / "models" / "mine.gguf", tmp_path / "cache"
+    model.parent.mkdir()
+    cache.mkdir()
+    gguf.requantize(embedded_gguf, model)
+    with started(cache, "--model", str(model), mount=read_only(model.parent)) as address:
+        assert settled(address)[0] == 200
+        status, answer = get(f"{address}/v1/completions", {"prompt": "The capital of France is", "temperature": 0})
+        assert status == 200
+        assert "Paris" in answer["choices"][0]["text"]
+    with started(cache, "--model", str(model), mount=read_only(tmp_path)) as address:
+        assert get(address)[0] == 200
+        status, said = settled(address)
+        assert status == 503
+        assert all(word in said["reason"] for word in (str(cache), "cannot be written", "--cache-dir"))
+
+
+@pytest.mark.skipif(not may_mount(), reason="making a read-only disk takes root on Linux")
+def test_where_nothing_at_all_can_be_written_it_ends_at_once_and_says_what_to_do() -> None:
+    app = shlex.join([sys.executable, str(ROOT / "app.py"), "--port", str(free_port())])
+    lock = "for at in / /tmp /var/tmp; do ! mountpoint -q $at || mount -o remount,bind,ro $at || exit; done"
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", f"{lock}; exec {app}"],
+        env={name: value for name, value in os.environ.items() if name not in ("TMPDIR", "TEMP", "TMP")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd="/",
+    )
+    assert done.returncode == 1
+    assert done.stderr == "No folder for temporary files can be written. Name one that can with the variable TMPDIR.\n"
 
 
 @pytest.mark.slow
