@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -61,16 +62,23 @@ def download(
         "etag_timeout": ETAG_TIMEOUT_SECONDS,
         "cache_dir": cache_dir,
     }
+    here = total = 0
+
+    def tell(done: int, total: int) -> None:
+        nonlocal here
+        here = done
+        report(done, total)
+
     try:
         files = snapshot_download(repo, dry_run=True, **options)
         if not files:
             raise HubUnavailable(repo, f"it has no {' or '.join(allow)}")
         wanted = [file for file in files if file.will_download]
         total = sum(file.file_size or 0 for file in wanted)
-        done = _fetch_large(repo, wanted, total, report, cache_dir)
-        bar = _reporting_bar(lambda more: report(min(total, done + more), total))
+        done = _fetch_large(repo, wanted, total, tell, cache_dir)
+        bar = _reporting_bar(lambda more: tell(min(total, done + more), total))
         folder = Path(snapshot_download(repo, tqdm_class=bar, **options))
-        report(total, total)
+        tell(total, total)
         return folder
     except (DryRunError, LocalEntryNotFoundError) as error:
         return _cached(repo, options, error)
@@ -80,6 +88,10 @@ def download(
         raise DownloadDamaged(repo, error.file) from None
     except (httpx2.HTTPError, ConnectionError, TimeoutError):
         raise HubUnavailable(repo, "the connection broke off; what came is kept") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFull(str(_root(cache_dir)), total - here, _free_bytes(_root(cache_dir))) from None
 
 
 def sign_in(token: str, *, remember: bool = False) -> str:
@@ -145,10 +157,10 @@ def _fetch_large(
     repo: str, files: Sequence[Any], total: int, report: Callable[[int, int], None], cache_dir: Path | None
 ) -> int:
     """Fetches the large files, after a look at the disk; returns how many bytes of `total` are here then."""
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.file_download import repo_folder_name
 
-    root = Path(cache_dir or constants.HF_HUB_CACHE)
+    root = _root(cache_dir)
     blobs = root / repo_folder_name(repo_id=repo, repo_type="model") / "blobs"
     large = []
     for file in files:
@@ -217,11 +229,21 @@ def _cached(repo: str, options: dict[str, Any], error: BaseException) -> Path:
     raise HubUnavailable(repo, "the Hub cannot be reached") from None
 
 
+def _root(cache_dir: Path | None) -> Path:
+    from huggingface_hub import constants
+
+    return Path(cache_dir or constants.HF_HUB_CACHE)
+
+
 def _check_disk(folder: Path, needed_bytes: int) -> None:
-    existing = next((path for path in (folder, *folder.parents) if path.exists()), Path("."))
-    free = shutil.disk_usage(existing).free
+    free = _free_bytes(folder)
     if needed_bytes > free:
         raise DiskFull(str(folder), needed_bytes, free)
+
+
+def _free_bytes(folder: Path) -> int:
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), Path("."))
+    return shutil.disk_usage(existing).free
 
 
 def _reporting_bar(report: Callable[[int], None]) -> type[Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 
 from llama_demo import hub
+from llama_demo.hub_fetch import part_of
 from tests.hub_server import Behaviour, Refusal, serving
 
 REPO = "somebody/Llama"
@@ -48,10 +51,14 @@ if sys.argv[1] == "sign in":
             print(json.dumps({"error": type(error).__name__, "token": get_token(), **error.data()}))
     sys.exit()
 
+def add(repo):
+    from llama_demo.added_models import entry_for
+    return entry_for(repo, []).name
+
+does = {"check": hub.check_access, "add": add}.get(sys.argv[1], download)
 for repo in sys.argv[2:]:
     try:
-        answer = download(repo) if sys.argv[1] != "check" else hub.check_access(repo)
-        print(json.dumps(answer))
+        print(json.dumps(does(repo)))
     except LlamaDemoError as error:
         print(json.dumps({"error": type(error).__name__, **error.data()}))
 """
@@ -143,6 +150,63 @@ def test_a_full_disk_is_said_before_anything_large_is_fetched(folder: Path, tmp_
         (answer,) = run(endpoint, tmp_path / "home", "full", REPO)
     assert (answer["error"], answer["needed_bytes"], answer["free_bytes"]) == ("DiskFull", 3_000_002, 1_000_000)
     assert not left(tmp_path / "home")
+
+
+def test_a_disk_that_fills_up_meanwhile_is_said(folder: Path, tmp_path: Path) -> None:
+    blobs = tmp_path / "home" / "hub" / "models--somebody--Llama" / "blobs"
+    blobs.mkdir(parents=True)
+    etag = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    part_of(blobs, etag).symlink_to("/dev/full")  # every write to it fails as on a full disk
+    with serving(REPO, folder) as endpoint:
+        (answer,) = run(endpoint, tmp_path / "home", "download", REPO)
+    assert answer["error"] == "DiskFull"
+    assert 0 < answer["needed_bytes"] <= 3_000_002
+    assert answer["free_bytes"] == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.5)
+
+
+@pytest.mark.slow
+def test_a_hub_that_goes_away_midway_is_said_and_what_came_is_kept(folder: Path, tmp_path: Path) -> None:
+    acts = Behaviour(cuts=[1_500_000, *[0] * 6])
+    with serving(REPO, folder, acts) as endpoint:
+        (answer,) = run(endpoint, tmp_path / "home", "download", REPO)
+        assert answer["error"] == "HubUnavailable"
+        assert answer["problem"] == "the connection broke off; what came is kept"
+        assert [part.stat().st_size for part in left(tmp_path / "home")] == [1_500_000]
+        (answer,) = run(endpoint, tmp_path / "home", "download", REPO)
+    assert same(answer, folder)
+    assert acts.ranges[-1].startswith("bytes=1500000-")
+
+
+def test_a_hub_that_stops_in_the_middle_is_asked_anew_for_the_rest(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "1")
+    acts = Behaviour(held=threading.Event())
+    assert acts.held is not None
+    with serving(REPO, folder, acts) as endpoint, start(endpoint, tmp_path / "home", "download", REPO) as process:
+        deadline = time.monotonic() + 60
+        while not acts.ranges:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        acts.held.set()
+        out, err = process.communicate(timeout=60)
+    assert same(json.loads(out), folder), err
+    assert int(acts.ranges[0].removeprefix("bytes=").split("-")[0]) == 1_500_000
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [('{"architectures": ["MistralForCausalLM"]}', "LlamaForCausalLM"), ("<html>", "not readable")],
+)
+def test_a_repository_that_is_no_llama_is_not_added_and_its_weights_are_not_fetched(
+    config: str, problem: str, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "config.json").write_text(config)
+    with serving(REPO, folder) as endpoint:
+        (answer,) = run(endpoint, tmp_path / "home", "add", REPO)
+    assert answer["error"] == "BadCheckpoint"
+    assert problem in answer["problem"]
+    assert not list((tmp_path / "home").rglob("*.safetensors"))
 
 
 def test_what_is_here_is_used_without_the_network(folder: Path, tmp_path: Path) -> None:
