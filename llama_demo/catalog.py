@@ -40,6 +40,11 @@ class Catalog:
         names = {entry.name for entry in self.entries}
         return replace(self, entries=(*self.entries, *(entry for entry in entries if entry.name not in names)))
 
+    def preceded(self, entries: Sequence[Entry]) -> Catalog:
+        """The same with `entries` at its beginning, which take the place of those of the same name."""
+        names = {entry.name for entry in entries}
+        return replace(self, entries=(*entries, *(entry for entry in self.entries if entry.name not in names)))
+
     def for_visitors(self, default: str) -> Catalog:
         """The same with only what visitors may choose, `default` among it and first, and the bases of adapters."""
         first = self.find(default)
@@ -96,14 +101,15 @@ def read_catalog(model: str, file: Path | None = None) -> tuple[Catalog, str]:
     catalog = Catalog(entries)
     for number, name in enumerate(own.visitors or ()):
         if name not in {entry.name for entry in entries}:
-            raise BadCatalog(str(file), 1, "visitors", f"entry {number + 1} is {name}, which is no model's name")
-    for entry in own.entries:
+            problem = f"entry {number + 1} is {name}, which is no model's name"
+            raise BadCatalog(str(file), own.line_of("visitors", None), "visitors", problem)
+    for number, entry in enumerate(own.entries):
         found = [
             other for other in entries if other.name == entry.base and other.format in ("hf", "meta") and not other.base
         ]
         if entry.base and not found:
             problem = f"of {entry.name} is {entry.base}, which is no model in Hugging Face or Meta's format here"
-            raise BadCatalog(str(file), 1, "base", problem)
+            raise BadCatalog(str(file), own.line_of("base", number), "base", problem)
     default = catalog.find(model).name if model else EMBEDDED.name
     return Catalog(entries, allowed), default
 

@@ -68,10 +68,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class CatalogFile:
-    """What a file says. `visitors` names the entries that visitors may choose; None where it does not say."""
+    """What a file says. `visitors` names the entries that visitors may choose; None where it does not say. `line_of`
+    gives the line of a field, of the entry of a number or of the whole."""
 
     entries: tuple[Entry, ...]
     visitors: tuple[str, ...] | None
+    line_of: Callable[[str, int | None], int] = lambda field, number: 1  # noqa: ARG005
 
 
 def _matching(pattern: str) -> Callable[[Any], bool]:
@@ -158,7 +160,7 @@ class _Reader:
             if entry.name in {other.name for other in entries}:
                 raise self._bad(self._line("name", number), "name", f"{entry.name} is there twice")
             entries.append(entry)
-        return CatalogFile(tuple(entries), self._visitors(document.get("visitors")))
+        return CatalogFile(tuple(entries), self._visitors(document.get("visitors")), self._line)
 
     def _parsed(self) -> dict[str, Any]:
         try:

@@ -225,6 +225,9 @@ def test_an_adapters_entry_with_a_mistake_is_named(
     with pytest.raises(BadCatalog) as caught:
         read_catalog("", file)
     assert caught.value.field == field
+    lines = file.read_text().splitlines()
+    named = [number for number, line in enumerate(lines, start=1) if line.startswith(f"{field} =")]
+    assert caught.value.line == (named[-1] if named else lines.index('name = "mine"'))
 
 
 def test_who_may_choose_an_adapter_gets_its_base_too(

@@ -98,9 +98,10 @@ def test_visitors_see_only_what_the_owner_allows(tmp_path: Path) -> None:
     assert shown == ["mine", "tinyllama-1.1b-chat"]
     with pytest.raises(UnknownModel):
         catalog.for_visitors("mine").find("llama-2-7b")
-    file.write_text('visitors = ["tinylama"]' + body)
-    with pytest.raises(BadCatalog):
+    file.write_text('# Ours.\n\nvisitors = ["tinylama"]' + body)
+    with pytest.raises(BadCatalog) as caught:
         read_catalog("", file)
+    assert (caught.value.line, caught.value.field) == (3, "visitors")
 
 
 def test_a_folder_in_metas_format_is_an_entry(tmp_path: Path) -> None:
