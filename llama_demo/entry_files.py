@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from dataclasses import replace
 from importlib import util
 from pathlib import Path
 from typing import Any
 
-from llama_demo.catalog import Entry
+from llama_demo import hub
+from llama_demo.catalog import Entry, entry_at
 from llama_demo.checkpoints import adapter, gguf
 from llama_demo.checkpoints.llama import EMBEDDING, OUTPUT
 from llama_demo.checkpoints.meta_params import VOCABULARY, read_params
 from llama_demo.checkpoints.safetensors_read import read_tensors
 from llama_demo.errors import BadCheckpoint, Unsupported
+from llama_demo.model_errors import BaseMissing
 from llama_demo.placement import OPENVINO_BYTES, Model
 
 ARCHITECTURES = frozenset({"LlamaForCausalLM", "LlamaForSequenceClassification"})
@@ -103,6 +107,32 @@ def read_config(folder: Path) -> dict[str, Any]:
     if missing:
         raise BadCheckpoint(str(path), f"it lacks {', '.join(missing)}")
     return dict(config)
+
+
+def adapter_entries(folder: Path) -> tuple[Entry, Entry]:
+    """A LoRA adapter's folder as an entry, and one for its base, which must be on this machine.
+
+    Raises `BadCheckpoint` for what is no such adapter, and `BaseMissing`.
+    """
+    config, folder = adapter.read_adapter(folder), folder.resolve()
+    named = str(config.get("base_model_name_or_path") or "")
+    if not named:
+        raise BadCheckpoint(str(folder), f"its {adapter.CONFIG} names no base model")
+    found = _base_folder(folder, named, str(config.get("revision") or ""))
+    if found is None:
+        raise BaseMissing(str(folder), named)
+    name = folder.name.lower()
+    base = entry_at(found, "hf", name=f"{name}-base", title=named.rpartition("/")[2] or found.name)
+    return replace(entry_at(folder, "hf", name=name, title=folder.name), base=base.name), base
+
+
+def _base_folder(folder: Path, named: str, revision: str) -> Path | None:
+    """Beside the adapter, elsewhere on this machine, or where the Hub's downloads are."""
+    for place in (folder / named, Path(named).expanduser()):
+        if (place / "config.json").is_file():
+            return place.resolve()
+    is_repo = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", named)
+    return hub.cached(named, HUB_FILES, revision) if is_repo else None
 
 
 def find_packaged(package: str) -> Path | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import util
 from typing import Any
@@ -18,7 +18,7 @@ from llama_demo.checkpoints import gguf
 from llama_demo.checkpoints.adapter import WEIGHTS, read_adapter
 from llama_demo.checkpoints.gguf_source import read_gguf
 from llama_demo.checkpoints.llama import Checkpoint, read_folder
-from llama_demo.devices import CPU
+from llama_demo.devices import CPU, Device
 from llama_demo.engines import Engine
 from llama_demo.engines.remote import RemoteServer
 from llama_demo.engines.remotes import Remotes
@@ -26,6 +26,7 @@ from llama_demo.entry_files import read_config, wanted_files
 from llama_demo.entry_plans import Planner
 from llama_demo.errors import CacheNotWritable, DoesNotFit, LlamaDemoError, MissingPackage, Unsupported
 from llama_demo.model_cache import Files, ModelCache, Report
+from llama_demo.model_errors import DeviceLost
 from llama_demo.placement import kv_bytes_per_token
 from llama_demo.placement_plan import Plan, Share
 from llama_demo.remote_errors import RemoteKeepsTokens
@@ -72,7 +73,8 @@ class LoadedModel:
 
 class Loader:
     """Loads entries by name. `budgets` are the bytes that models may take of each device; with `quantizes` a GPU may
-    hold them in 8 and 4 bits. `remotes` has the servers of the entries that run elsewhere."""
+    hold them in 8 and 4 bits. `remotes` has the servers of the entries that run elsewhere, and `gpus` looks which GPUs
+    there are now."""
 
     def __init__(
         self,
@@ -82,8 +84,10 @@ class Loader:
         *,
         quantizes: bool = False,
         remotes: Remotes | None = None,
+        gpus: Callable[[], Iterable[Device]] = tuple,
     ) -> None:
         self._settings = settings
+        self._gpus = gpus
         self.catalog = catalog
         self._remotes = remotes
         self.planner = Planner(settings, budgets, quantizes=quantizes)
@@ -168,8 +172,8 @@ class Loader:
     def load(self, name: str, report: Report, device: str = "") -> LoadedModel:
         """Loads `name`, telling each step; blocks. The caller closes what it gets. `device` is that of one of `plans`.
 
-        Raises `NoModel`, `HubUnavailable`, `DiskFull`, `CacheNotWritable`, `BadCheckpoint`, `MissingPackage` or
-        `MemoryError`.
+        Raises `NoModel`, `HubUnavailable`, `DiskFull`, `CacheNotWritable`, `BadCheckpoint`, `MissingPackage`,
+        `DeviceLost` or `MemoryError`.
         """
         entry = self.catalog.find(name.removesuffix(ANALYSIS))
         plans = self.plans(name)
@@ -179,7 +183,12 @@ class Loader:
         tokenizer = Tokenizer.load(files.tokenizer)
         tokenizer.chat_template = tokenizer.chat_template or prompts.template_for(entry.name)
         report(LoadProgress("load"))
-        engine = self._start(entry, plan, files, tokenizer, analyses=name.endswith(ANALYSIS))
+        try:
+            engine = self._start(entry, plan, files, tokenizer, analyses=name.endswith(ANALYSIS))
+        except (RuntimeError, AssertionError) as error:  # as torch has it, in many words
+            if (lost := self._lost(entry, plan)) is not None:
+                raise lost from error
+            raise
         model = LoadedModel(entry, engine, tokenizer)
         return model if self._is_lent(plan) else _warmed_up(model, report)
 
@@ -262,6 +271,14 @@ class Loader:
 
         layers = {share.device.replace(CPU, "cpu"): share.layers for share in plan.shares}
         return TransformersEngine(files.weights, **facts, layers=layers)
+
+    def _lost(self, entry: Entry, plan: Plan) -> DeviceLost | None:
+        """Why `plan` could not be kept, where it is for a GPU that has gone since the start."""
+        if self._is_lent(plan):
+            return None
+        there = {CPU, *(gpu.name for gpu in self._gpus())}
+        gone = [share.device for share in plan.shares if share.device not in there]
+        return DeviceLost(entry.title, ", ".join(gone)) if gone else None
 
     def _is_lent(self, plan: Plan) -> bool:
         """Whether its GPU is there for a call at a time: the first one is a visitor's."""

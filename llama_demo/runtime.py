@@ -14,12 +14,14 @@ from llama_demo import placement_plan
 from llama_demo.added_models import AddedModels
 from llama_demo.budgets import Allowance
 from llama_demo.catalog import Catalog, Entry, read_catalog
-from llama_demo.classify.adapter import is_adapter, merged
+from llama_demo.checkpoints.adapter import is_adapter
+from llama_demo.classify.checkpoint import is_classifier, read_checkpoint
 from llama_demo.classify.service import Classification
 from llama_demo.credentials import ApiKeys, Users
 from llama_demo.devices import CPU, Device, read_cpu, read_gpus
 from llama_demo.engines.remote import Patience
 from llama_demo.engines.remotes import Remotes
+from llama_demo.entry_files import adapter_entries
 from llama_demo.errors import Closing, InvalidSetting, LlamaDemoError, MissingPackage
 from llama_demo.generation import Generation
 from llama_demo.leasing import Leasing
@@ -62,9 +64,12 @@ class Runtime:
         self.users = Users(Path(settings.auth_file)) if settings.auth_file else None
         self.metrics = Metrics()
         self.metrics.watch(self._levels)
+        adapter = _adapter(settings)
         catalog, self.default_model = read_catalog(
-            _model(settings), Path(settings.catalog) if settings.catalog else None
+            "" if adapter else settings.model, Path(settings.catalog) if settings.catalog else None
         )
+        if adapter:
+            catalog, self.default_model = catalog.preceded(adapter), adapter[0].name
         added = AddedModels(settings.cache_dir / "added-models.json")
         everything = catalog.extended(added.entries)
         self.limits = Limits(settings.message_characters, settings.max_new_tokens, settings.context_tokens)
@@ -72,7 +77,9 @@ class Runtime:
         self._budgets = {CPU: self.budget_bytes, **_gpu_budgets(settings)}
         quantizes = util.find_spec("bitsandbytes") is not None and not settings.zero_gpu
         self._remotes = Remotes(everything.entries, os.environ, Patience())
-        self._loader = Loader(settings, everything, self._budgets, quantizes=quantizes, remotes=self._remotes)
+        self._loader = Loader(
+            settings, everything, self._budgets, quantizes=quantizes, remotes=self._remotes, gpus=_gpus
+        )
         if not settings.model:
             self.default_model = self._loader.default()
         self.registry: Registry[LoadedModel] = Registry(
@@ -151,15 +158,21 @@ class Runtime:
 
     def sheet(self, name: str, *, everything: bool = False) -> Sheet:
         """What `name` is, without its weights. Raises `UnknownModel`, `BadCheckpoint`."""
-        return read_sheet(self._shelf.seen_by(owner=everything).find(name))
+        return read_sheet(self._whole(name, everything=everything))
 
     def pieces(self, name: str, text: str, *, with_bos: bool, everything: bool = False) -> Pieces | None:
         """`text` as the tokens of `name`; None where its files are not on this machine.
 
         Raises `UnknownModel`, `BadCheckpoint`, `InvalidParameter`, `InvalidUnicode`.
         """
-        files = files_of(self._shelf.seen_by(owner=everything).find(name))
+        files = files_of(self._whole(name, everything=everything))
         return None if files is None else split(read_tokenizer(files), text, with_bos=with_bos)
+
+    def _whole(self, name: str, *, everything: bool) -> Entry:
+        """The entry whose files tell of `name`: of an adapter its base's. Raises `UnknownModel`."""
+        catalog = self._shelf.seen_by(owner=everything)
+        entry = catalog.find(name)
+        return replace(catalog.find(entry.base), name=name, title=entry.title) if entry.base else entry
 
     def memory(self) -> list[DeviceMemory]:
         return self._listing.memory({entry.name: entry.title for entry in self._shelf.everything.entries})
@@ -268,13 +281,16 @@ def _allowance(settings: Settings) -> Allowance | None:
     )
 
 
-def _model(settings: Settings) -> str:
-    """What to start with; an adapter is merged into its base first."""
+def _adapter(settings: Settings) -> tuple[Entry, ...]:
+    """The adapter to start with and its base, where `--model` is an adapter's folder. Raises `BadCheckpoint`,
+    `BaseMissing`, and for a classifier as `read_checkpoint`."""
     folder = Path(settings.model).expanduser()
     if not settings.model or not is_adapter(folder):
-        return settings.model
-    LOG.info("adapter=%s merging into its base, once", one_line(settings.model))
-    return str(merged(folder, settings.cache_dir))
+        return ()
+    adapter, base = adapter_entries(folder)
+    if is_classifier(adapter.path):
+        read_checkpoint(folder, adapter.name, base.path)
+    return adapter, base
 
 
 def _gpu_budgets(settings: Settings) -> dict[str, int]:

@@ -13,6 +13,7 @@ from llama_demo.engines import transformers_lent
 from llama_demo.engines.transformers_lent import LentEngine
 from llama_demo.errors import BadCheckpoint, InvalidSetting, LoadFailed, UnknownModel
 from llama_demo.loading import Loader
+from llama_demo.model_errors import DeviceLost
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
 from llama_demo.values import ModelState, Sampling
@@ -127,6 +128,28 @@ def test_a_gpu_that_is_not_there_is_said_at_the_start(tmp_path: Path, monkeypatc
     with pytest.raises(InvalidSetting) as caught:
         Runtime(Settings(cache_dir=tmp_path, device="cuda:0"))
     assert caught.value.expected == "one of auto, cpu on this machine"
+
+
+def test_a_gpu_that_has_gone_since_the_start_is_named_with_what_to_do(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is none: so torch fails as it does where the driver has lost it."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho GPU-0, 81920, 81559\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    settings = Settings(cache_dir=tmp_path / "cache", model=str(tiny_folder), context_tokens=256)
+    with Runtime(settings) as runtime:
+        assert runtime.models()[0].device == "cuda:0"
+        program.unlink()
+        with pytest.raises(LoadFailed) as caught, runtime.registry.lease(runtime.default_model):
+            pass
+        assert isinstance(caught.value.cause, DeviceLost)
+        for language, words in (("en", "start the app again"), ("ko", "다시 시작해")):
+            said = runtime.messages(language).error(caught.value)
+            assert "cuda:0" in said
+            assert words in said
 
 
 def test_visitors_get_only_what_the_owner_allows_while_the_owner_sees_everything(runtime: Runtime) -> None:

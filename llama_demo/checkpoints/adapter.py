@@ -6,9 +6,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+from llama_demo.checkpoints.safetensors_read import read_tensors
 from llama_demo.errors import BadCheckpoint
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+HEAD = "base_model.model.score.weight"
+"""The name under which PEFT keeps a classifier's head beside its adapter."""
+
+
+def is_adapter(folder: Path) -> bool:
+    return (folder / CONFIG).is_file()
+
+
+def classifies(folder: Path) -> bool:
+    """Whether it was trained together with a head, be that in the file or not. Raises `BadCheckpoint`."""
+    return read_adapter(folder).get("task_type") == "SEQ_CLS" or HEAD in read_tensors(folder)
 
 
 def read_adapter(folder: Path) -> dict[str, Any]:

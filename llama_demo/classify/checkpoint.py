@@ -1,53 +1,76 @@
-"""The head of a `LlamaForSequenceClassification` folder: only where its `score.weight` is really in the files.
+"""The head of a `LlamaForSequenceClassification` folder, or of a LoRA adapter in PEFT's format: only where it is really
+in the files.
 
-transformers fills a missing one with random numbers and goes on; here it is refused, with the ways out.
+transformers and peft fill a missing one with random numbers and go on; here it is refused, with the ways out.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from llama_demo.checkpoints.adapter import HEAD, classifies, is_adapter, read_adapter
 from llama_demo.checkpoints.llama import float_slices
 from llama_demo.checkpoints.safetensors_read import read_tensors
 from llama_demo.classify.export import PROMPT_KEY
 from llama_demo.classify.head import WEIGHT, Backbone, Head
 from llama_demo.classify.wrapping import PLACE
-from llama_demo.errors import BadHead, UntrainedHead
+from llama_demo.errors import BadCheckpoint, BadHead, UntrainedHead, WrongBackbone
 
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl")
 
 
 def is_classifier(folder: Path | None) -> bool:
-    """Whether the folder's config.json says that it classifies texts."""
-    if folder is None or not (folder / "config.json").is_file():
+    """Whether what the folder says of itself is that it classifies texts."""
+    if folder is None:
+        return False
+    if is_adapter(folder):
+        try:
+            return classifies(folder)
+        except BadCheckpoint:
+            return False
+    if not (folder / "config.json").is_file():
         return False
     return "LlamaForSequenceClassification" in _config(folder).get("architectures", [])
 
 
-def read_checkpoint(folder: Path, name: str) -> Head:
-    """The head in `folder`, as `name`. Raises `UntrainedHead`, `BadHead`, `BadCheckpoint`."""
+def read_checkpoint(folder: Path, name: str, base: Path | None = None) -> Head:
+    """The head in `folder`, as `name`; `base` is the folder of an adapter's base, where it is on this machine.
+
+    Raises `UntrainedHead`, `BadHead`, `BadCheckpoint`, and `WrongBackbone` for an adapter of another base.
+    """
+    if is_adapter(folder):
+        return _read_adapter(folder, name, base)
     config = _config(folder)
     if not list(folder.glob("*.safetensors")) and any(list(folder.glob(pattern)) for pattern in _PICKLED):
         raise BadHead(str(folder), "its weights are pickled files, which could run a stranger's program")
     tensors = read_tensors(folder)
     if WEIGHT not in tensors:
         raise UntrainedHead(str(folder), f"there is no {WEIGHT} in its files")
-    if len(tensors[WEIGHT].shape) != 2:
-        raise BadHead(str(folder), f"its {WEIGHT} is no matrix")
-    weight = np.concatenate(list(float_slices(tensors[WEIGHT])))
-    return Head(
-        name=name,
-        labels=_labels(folder, config, len(weight)),
-        weight=weight,
-        prompt=str(config.get(PROMPT_KEY) or PLACE),
-        backbone=Backbone(name, str(config.get("_name_or_path") or "")),
-        problem_type=config.get("problem_type")
-        or ("regression" if len(weight) == 1 else "single_label_classification"),
-    )
+    weight = _matrix(folder, tensors[WEIGHT])
+    named = config.get("id2label") or _numbered(len(weight))
+    if not _names_all(named, len(weight)):
+        raise BadHead(str(folder), f"its id2label does not name the {len(weight)} labels that its {WEIGHT} has")
+    return _head(name, weight, named, config)
+
+
+def _read_adapter(folder: Path, name: str, base: Path | None) -> Head:
+    """Its labels have the names that the base has for so many, else transformers' own."""
+    read_adapter(folder)
+    tensors = read_tensors(folder)
+    if HEAD not in tensors:
+        problem = "the head was not saved with the adapter: its modules_to_save must name score"
+        raise UntrainedHead(str(folder), problem)
+    weight, config = _matrix(folder, tensors[HEAD]), _config(base) if base is not None else {}
+    if (hidden := config.get("hidden_size", weight.shape[1])) != weight.shape[1]:
+        raise WrongBackbone(name, f"its head reads {weight.shape[1]} numbers, and its base's features have {hidden}")
+    named = config.get("id2label", {})
+    return _head(name, weight, named if _names_all(named, len(weight)) else _numbered(len(weight)), config)
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -57,9 +80,28 @@ def _config(folder: Path) -> dict[str, Any]:
         raise BadHead(str(folder), "its config.json cannot be read") from None
 
 
-def _labels(folder: Path, config: dict[str, Any], count: int) -> tuple[str, ...]:
-    """As the configuration names them, by number; transformers' own names where it does not."""
-    named = config.get("id2label") or {str(number): f"LABEL_{number}" for number in range(count)}
-    if not isinstance(named, dict) or set(named) != {str(number) for number in range(count)}:
-        raise BadHead(str(folder), f"its id2label does not name the {count} labels that its {WEIGHT} has")
-    return tuple(str(named[str(number)]) for number in range(count))
+def _matrix(folder: Path, tensor: Any) -> NDArray[np.float32]:
+    if len(tensor.shape) != 2:
+        raise BadHead(str(folder), f"its {WEIGHT} is no matrix")
+    return np.concatenate(list(float_slices(tensor)))
+
+
+def _names_all(named: object, count: int) -> bool:
+    return isinstance(named, dict) and set(named) == {str(number) for number in range(count)}
+
+
+def _numbered(count: int) -> dict[str, str]:
+    """transformers' own names for labels without any."""
+    return {str(number): f"LABEL_{number}" for number in range(count)}
+
+
+def _head(name: str, weight: NDArray[np.float32], named: Mapping[str, str], config: Mapping[str, Any]) -> Head:
+    return Head(
+        name=name,
+        labels=tuple(str(named[str(number)]) for number in range(len(weight))),
+        weight=weight,
+        prompt=str(config.get(PROMPT_KEY) or PLACE),
+        backbone=Backbone(name, str(config.get("_name_or_path") or "")),
+        problem_type=config.get("problem_type")
+        or ("regression" if len(weight) == 1 else "single_label_classification"),
+    )

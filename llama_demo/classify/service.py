@@ -163,12 +163,12 @@ class Classification:
             return self.heads.find(classifier, visitor)
         except UnknownClassifier:
             try:
-                folder = self._entry_of(classifier).path
+                entry = self._entry_of(classifier)
             except UnknownModel:
-                folder = None
-            if folder is None or not is_classifier(folder):
+                entry = None
+            if entry is None or entry.path is None or not is_classifier(entry.path):
                 raise
-            return read_checkpoint(folder, classifier)
+            return read_checkpoint(entry.path, classifier, self._entry_of(entry.base).path if entry.base else None)
 
     async def _run(
         self, model: str, work: Callable[[LoadedModel, _Progress], T | None], stopper: Stopper | None

@@ -105,10 +105,12 @@ class TransformersEngine:
             if base is None:
                 self._model = _load(folder, self._layers, "float32" if reproducible else dtype)
                 self._slice(folder, pretraining_tp)
+                writes = _writes(self._model)
             else:
                 with base._turn() as model:
-                    self._model = adapted(model, folder, name=name, base_name=base.name)
-            if not _writes(self._model):
+                    self._model, writes = adapted(model, folder, name=name, base_name=base.name)
+                writes = writes and base.abilities.generate
+            if not writes:
                 self.abilities = Abilities(generate=False, score=False, embed=True)
             self._vocabulary = int(self._model.config.vocab_size)
             self._hidden_size = int(self._model.config.hidden_size)

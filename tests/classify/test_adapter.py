@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from llama_demo.classify import adapter
-from llama_demo.classify.adapter import is_adapter, merged
-from llama_demo.errors import BadHead, UntrainedHead, WrongBackbone
+from llama_demo.engines import Abilities
+from llama_demo.errors import BadCheckpoint, BadHead, InvalidParameter, LoadFailed, UntrainedHead, WrongBackbone
+from llama_demo.messages import messages
+from llama_demo.model_errors import BaseMissing, WrongBase
 from tests.classify.test_checkpoint import TEXTS, last, runtime_on
+from tests.test_adapters import GREEDY, PROMPT, without_ends, write_adapter
+from tests.test_adapters import by_peft as by_causal_peft
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+SCORE = "base_model.model.score.weight"
 
 
 @pytest.fixture(scope="module")
@@ -70,54 +77,131 @@ def test_an_adapter_classifies_as_peft_does(lora: Path, tiny_folder: Path, tmp_p
     assert np.abs(made - by_peft(lora, tiny_folder)).max() <= 1e-4
 
 
-def test_it_is_merged_once(lora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = merged(lora, tmp_path)
-    monkeypatch.setattr(adapter, "_merge", lambda *_: pytest.fail("merged again"))
-    assert merged(lora, tmp_path) == made
-    assert not is_adapter(made)
+STARTED = """
+import sys
+from llama_demo.runtime import Runtime
+from llama_demo.settings import read_settings
+from llama_demo.values import ModelState
+
+def nothing_loaded():
+    assert not {{"torch", "transformers", "peft"}} & set(sys.modules)
+    assert runtime.status("own-adapter").state is ModelState.ABSENT
+
+with Runtime(read_settings({given!r}, {{}})) as runtime:
+    nothing_loaded()
+"""
+PREPARED = """
+    from llama_demo import ui
+    ui.build(runtime)
+    nothing_loaded()
+    runtime.prepare("own-adapter")
+    ticket, steps = runtime.registry.request("own-adapter"), set()
+    while (lease := ticket.wait(0.001)) is None:
+        steps.add(ticket.progress.step)
+    lease.release()
+    assert {{"load", "warm_up"}} <= steps, steps
+"""
+
+
+@pytest.mark.parametrize(
+    "script", [STARTED, pytest.param(STARTED + PREPARED, marks=pytest.mark.slow)], ids=["started", "prepared"]
+)
+def test_nothing_of_it_is_loaded_before_the_page_is_up(script: str, lora: Path, tmp_path: Path) -> None:
+    given = {"model": str(lora), "cache_dir": str(tmp_path / "cache"), "memory_gb": "2"}
+    command = [sys.executable, "-c", script.format(given=given)]
+    made = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    assert made.returncode == 0, made.stderr
+
+
+def test_it_shares_its_base_which_stays_as_it_was_and_it_writes_nothing(lora: Path, tmp_path: Path) -> None:
+    with runtime_on(lora, tmp_path / "cache") as runtime, runtime.registry.lease("own-adapter") as own:
+        assert own.engine.abilities == Abilities(generate=False, score=False, embed=True)
+        with runtime.registry.lease("own-adapter-base") as base:
+            assert base.engine.abilities.generate
+            ids = [1, 40, 77, 120]
+            assert np.abs(own.engine.embed([ids]) - base.engine.embed([ids])).max() > 0.1
+            assert runtime.registry.status("own-adapter").bytes < runtime.registry.status("own-adapter-base").bytes
+    assert not list(tmp_path.glob("cache/models/**/*.safetensors"))
+
+
+def test_its_sheet_is_that_of_its_base(lora: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    with runtime_on(lora, tmp_path / "cache") as runtime, runtime_on(tiny_folder, tmp_path / "cache") as whole:
+        sheet = runtime.sheet("own-adapter")
+        assert replace(sheet, name="tiny-llama", title="tiny-llama") == whole.sheet("tiny-llama")
+        assert sheet.title == "own-adapter"
+        (summary,) = [each for each in runtime.models() if each.name == "own-adapter"]
+        assert summary.where == "here"
+        assert not summary.can_convert
+        with pytest.raises(InvalidParameter):
+            runtime.management.convert("own-adapter")
+        assert runtime.pieces("own-adapter", "bread", with_bos=True)
+
+
+def test_an_adapter_without_a_head_writes(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "poet", tiny_folder, 1)
+    with runtime_on(folder, tmp_path / "cache") as runtime:
+        assert runtime.default_model == "poet"
+        assert runtime.classification.names(["poet"]) == []
+        with runtime.registry.lease("poet") as loaded:
+            ids = [token.id for token in loaded.engine.generate(PROMPT, GREEDY)]
+            assert ids == without_ends(loaded, by_causal_peft(tiny_folder, folder))
 
 
 def test_without_its_saved_head_it_never_yields_a_number(lora: Path, tmp_path: Path) -> None:
     tensors = load_file(lora / WEIGHTS)
-    del tensors["base_model.model.score.weight"]
+    del tensors[SCORE]
     folder = changed(lora, tmp_path / "headless", tensors=tensors)
     with pytest.raises(UntrainedHead, match="modules_to_save"):
         runtime_on(folder, tmp_path / "cache")
-    assert not list(tmp_path.glob("cache/models/*/*"))
 
 
-def test_what_is_no_such_adapter_is_refused(lora: Path, tmp_path: Path) -> None:
+def refused(folder: Path, tmp_path: Path) -> BaseException:
+    """Why it is, once its load is tried."""
+    with runtime_on(folder, tmp_path / "cache") as runtime:
+        with pytest.raises(LoadFailed) as caught, runtime.registry.lease(runtime.default_model):
+            pass
+        with runtime.registry.lease(f"{runtime.default_model}-base"):
+            return caught.value.cause
+
+
+def test_what_is_no_such_adapter_is_refused_before_the_page_is_up(lora: Path, tmp_path: Path) -> None:
     tensors = load_file(lora / WEIGHTS)
-    score = "base_model.model.score.weight"
-    with pytest.raises(BadHead, match="IA3"):
-        merged(changed(lora, tmp_path / "kind", config={"peft_type": "IA3"}), tmp_path)
+    cache = tmp_path / "cache"
+    with pytest.raises(BadCheckpoint, match="IA3"):
+        runtime_on(changed(lora, tmp_path / "kind", config={"peft_type": "IA3"}), cache)
     with pytest.raises(BadHead, match="no matrix"):
-        merged(changed(lora, tmp_path / "flat", tensors={**tensors, score: np.ones(3, np.float32)}), tmp_path)
-    with pytest.raises(BadHead, match="not on this machine"):
-        merged(changed(lora, tmp_path / "lost", config={"base_model_name_or_path": "./nowhere"}), tmp_path)
+        runtime_on(changed(lora, tmp_path / "flat", tensors={**tensors, SCORE: np.ones(3, np.float32)}), cache)
+    with pytest.raises(BaseMissing) as caught:
+        runtime_on(changed(lora, tmp_path / "lost", config={"base_model_name_or_path": "someone/nothing"}), cache)
+    assert "hf download someone/nothing" in messages("en").error(caught.value)
+    assert "hf download someone/nothing" in messages("ko").error(caught.value)
+    with pytest.raises(BadCheckpoint, match="names no base"):
+        runtime_on(changed(lora, tmp_path / "unnamed", config={"base_model_name_or_path": None}), cache)
     garbled = changed(lora, tmp_path / "garbled")
     (garbled / CONFIG).write_text("{")
-    with pytest.raises(BadHead, match="cannot be read"):
-        merged(garbled, tmp_path)
-    place = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
-    half = {name: each for name, each in tensors.items() if name != place}
-    with pytest.raises(BadHead, match="lacks"):
-        merged(changed(lora, tmp_path / "half", tensors=half), tmp_path)
+    with pytest.raises(BadCheckpoint, match="cannot be read"):
+        runtime_on(garbled, cache)
     pickled = changed(lora, tmp_path / "pickled")
     (pickled / WEIGHTS).rename(pickled / "adapter_model.bin")
-    with pytest.raises(BadHead, match="pickle"):
-        merged(pickled, tmp_path)
+    with pytest.raises(BadCheckpoint, match="pickle"):
+        runtime_on(pickled, cache)
+
+
+def test_an_adapter_with_a_part_missing_is_refused(lora: Path, tmp_path: Path) -> None:
+    place = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
+    half = {name: each for name, each in load_file(lora / WEIGHTS).items() if name != place}
+    cause = refused(changed(lora, tmp_path / "half", tensors=half), tmp_path)
+    assert isinstance(cause, BadCheckpoint)
+    assert "lacks" in cause.problem
 
 
 def test_an_adapter_of_another_base_is_refused(lora: Path, tmp_path: Path) -> None:
     tensors = load_file(lora / WEIGHTS)
-    score = "base_model.model.score.weight"
-    wide = {**tensors, score: np.ones((3, 256), np.float32)}
-    with pytest.raises(WrongBackbone, match="256"):
-        merged(changed(lora, tmp_path / "wide", tensors=wide), tmp_path)
-    deep = {name.replace("layers.0", "layers.7"): each for name, each in tensors.items()}
-    with pytest.raises(WrongBackbone, match=r"layers\.7"):
-        merged(changed(lora, tmp_path / "deep", tensors=deep), tmp_path)
-    place = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
-    with pytest.raises(BadHead, match="does not fit"):
-        merged(changed(lora, tmp_path / "thin", tensors={**tensors, place: np.ones((4, 96), np.float32)}), tmp_path)
+    wide = {**tensors, SCORE: np.ones((3, 256), np.float32)}
+    with pytest.raises(WrongBackbone, match="its head reads 256"):
+        runtime_on(changed(lora, tmp_path / "wide", tensors=wide), tmp_path / "cache")
+    layer = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    deep = {**tensors, layer.replace("layers.0", "layers.9"): tensors[layer]}
+    assert isinstance(refused(changed(lora, tmp_path / "deep", tensors=deep), tmp_path), WrongBase)
+    thin = {**tensors, layer: np.ones((4, 96), np.float32)}
+    assert isinstance(refused(changed(lora, tmp_path / "thin", tensors=thin), tmp_path), WrongBase)
