@@ -21,16 +21,23 @@ def main(environment: Mapping[str, str]) -> int:
         print("No Space is named by HF_SPACE, or HF_TOKEN is missing: nothing to do.")
         return 0
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
 
-    done = HfApi(token=token).upload_folder(
-        repo_id=space,
-        repo_type="space",
-        folder_path=ROOT,
-        allow_patterns=list(WANTED),
-        ignore_patterns=list(UNWANTED),
-        delete_patterns="*",
-        commit_message="Update from the repository",
-    )
+    try:
+        done = HfApi(token=token).upload_folder(
+            repo_id=space,
+            repo_type="space",
+            folder_path=ROOT,
+            allow_patterns=list(WANTED),
+            ignore_patterns=list(UNWANTED),
+            delete_patterns="*",
+            commit_message="Update from the repository",
+        )
+    except HfHubHTTPError as error:
+        print(
+            f"{space} could not be written with the secret HF_TOKEN: {error.server_message or error}", file=sys.stderr
+        )
+        return 1
     print(done.commit_url)
     return 0
 

@@ -42,6 +42,8 @@ class Behaviour:
     damage: bool = False
     refusals: dict[str, Refusal] = field(default_factory=dict)
     """By a repository's name."""
+    knows_everybody: bool = True
+    """Else a token that is nobody's is refused whatever is asked, as the Hub does for what is open to all, too."""
     ranges: list[str] = field(default_factory=list)
     owners: dict[str, str] = field(default_factory=dict)
     """Whose each token is."""
@@ -107,6 +109,10 @@ def serving(repo: str, folder: Path, behaviour: Behaviour | None = None) -> Iter
         def answer(self, *, body: bool) -> None:
             path = self.path.split("?")[0]
             file = folder / path.rsplit("/", 1)[-1]
+            given = self.headers.get("Authorization", "").removeprefix("Bearer ")
+            if given and not acts.knows_everybody and given not in acts.owners:
+                self.refuse(Refusal(401, message="Invalid credentials in Authorization header"))
+                return
             for name, refusal in acts.refusals.items():
                 # The Hub tells everybody what a gated repository is, and refuses its files.
                 if f"/{name}/resolve/" in path or path == f"/api/models/{name}/auth-check":

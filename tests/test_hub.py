@@ -218,6 +218,19 @@ def test_what_is_here_is_used_without_the_network(folder: Path, tmp_path: Path) 
     assert other["error"] == "HubUnavailable"
 
 
+def test_with_a_token_that_is_nobodys_what_is_here_is_used_and_else_the_token_is_named(
+    folder: Path, tmp_path: Path
+) -> None:
+    wrong = "hf_" + "x" * 34
+    with serving(REPO, folder, Behaviour(knows_everybody=False)) as endpoint:
+        (first,) = run(endpoint, tmp_path / "home", "download", REPO)
+        (again,) = run(endpoint, tmp_path / "home", "download", REPO, token=wrong)
+        (refused,) = run(endpoint, tmp_path / "empty", "download", REPO, token=wrong)
+    assert again["folder"] == first["folder"]
+    assert refused["error"] == "TokenInvalid"
+    assert wrong not in json.dumps(refused)
+
+
 RESTRICTED = "Access to model {} is restricted"
 STATES = {
     "a/no-token": (

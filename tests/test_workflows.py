@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.hub_server import pushing
+from tests.hub_server import Refusal, pushing
 
 ROOT = Path(__file__).resolve().parent.parent
 GITHUB = ROOT / ".github"
@@ -99,3 +99,15 @@ def test_a_push_takes_what_a_space_needs_and_nothing_else(tmp_path: Path, monkey
     package = {path.relative_to(ROOT).as_posix() for path in (ROOT / "llama_demo").rglob("*") if path.is_file()}
     assert {name for name in package if "__pycache__" not in name} <= set(files)
     assert not [name for name in files if name.startswith(("tests", "benchmarks", "."))]
+
+
+def test_a_secret_that_the_hub_refuses_is_named_and_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pushing(tmp_path, monkeypatch) as behaviour:
+        behaviour.refusals["owner/space"] = Refusal(401, message="Invalid credentials in Authorization header")
+        assert push({"HF_SPACE": "owner/space", "HF_TOKEN": "hf_of_a_test"}) == 1
+    assert not behaviour.pushed
+    said = capsys.readouterr().err
+    assert said.startswith("owner/space could not be written with the secret HF_TOKEN: Invalid credentials")
+    assert "hf_of_a_test" not in said
