@@ -8,6 +8,7 @@ InvalidInput
 ├── SignInBroken             the Hub's answer belongs to no sign-in of this browser
 ├── NotTheOwner              somebody else signed in
 ├── ForeignHost              a private server under a name that is not this machine's
+├── NoHost                   what cannot be the name of a server
 ├── CrossSite                another site's page asks through a visitor's browser
 ├── BodyTooLarge             more bytes than any request needs
 └── BodyTooSlow              bytes that come too slowly
@@ -58,6 +59,11 @@ class NotTheOwner(InvalidInput):
 
 @dataclass(eq=False)
 class ForeignHost(InvalidInput):
+    host: str
+
+
+@dataclass(eq=False)
+class NoHost(InvalidInput):
     host: str
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -15,16 +15,13 @@ from typing import Any
 
 import httpx
 import pytest
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
 
 from llama_demo import ui
 from llama_demo.api import connections, gate
-from llama_demo.runtime import Runtime
-from llama_demo.serve import launch
-from llama_demo.settings import read_settings
-from tests.ports import free_port
+from tests.strangers import PASSWORD, SECRETS, TOKEN, PublicApp, ask, call, public_app, unsaid
 
-PASSWORD = "correct horse battery"
-TOKEN = "hf_0123456789abcdefghijklmnopqrstuvwx"
 HEAD_SECONDS = 1.0
 FORM = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r\n\r\n'
 CROWD = 500
@@ -67,6 +64,7 @@ class Lines(logging.Handler):
 
 @pytest.fixture(scope="module")
 def log() -> Iterator[list[str]]:
+    """What is logged in all tests of this file: at their end it is looked through for secrets."""
     handler = Lines()
     loggers = [logging.getLogger(name) for name in ("", "llama_demo", "uvicorn.error")]
     for logger in loggers:
@@ -75,36 +73,36 @@ def log() -> Iterator[list[str]]:
     yield handler.lines
     for logger in loggers:
         logger.removeHandler(handler)
+    for line in handler.lines:
+        unsaid(line)
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory, log: list[str]) -> Iterator[str]:
-    port = free_port()
-    environment = {"LLAMA_DEMO_OWNER_PASSWORD": PASSWORD, "HF_TOKEN": TOKEN}
-    given = {"port": str(port), "public": "on", "cache_dir": str(tmp_path_factory.mktemp("attacks"))}
-    patch = pytest.MonkeyPatch()
-    patch.setenv("HF_TOKEN", TOKEN)
-    patch.setattr(connections, "HEAD_SECONDS", HEAD_SECONDS)
-    with Runtime(read_settings(given, environment)) as runtime:
-        page = ui.build(runtime)
-        launch(page, runtime)
-        yield f"http://127.0.0.1:{port}"
-        page.close(verbose=False)
-    patch.undo()
+def app(tmp_path_factory: pytest.TempPathFactory, log: list[str]) -> Iterator[PublicApp]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connections, "HEAD_SECONDS", HEAD_SECONDS)
+        with public_app(tmp_path_factory.mktemp("attacks")) as made:
+            yield made
+
+
+@pytest.fixture(scope="module")
+def address(app: PublicApp) -> str:
+    return app.address
 
 
 @pytest.fixture
 def client(address: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=address, timeout=20) as client:
+    """A stranger's. Whatever it hears, in whichever test, holds no secret; and the server is well afterwards."""
+
+    def look(answer: httpx.Response) -> None:
+        unsaid(str(answer.headers))
+        if not answer.headers.get("content-type", "").startswith("text/event-stream"):
+            answer.read()
+            unsaid(answer.text)
+
+    with httpx.Client(base_url=address, timeout=20, event_hooks={"response": [look]}) as client:
         yield client
         assert client.get("/health").status_code == 200
-
-
-@pytest.fixture(scope="module")
-def events(address: str) -> list[tuple[int, int]]:
-    """Every event of the page, and how many values it takes."""
-    config = httpx.get(f"{address}/config").json()
-    return [(event["id"], len(event["inputs"])) for event in config["dependencies"] if event["backend_fn"]]
 
 
 def connect(address: str) -> socket.socket:
@@ -112,23 +110,10 @@ def connect(address: str) -> socket.socket:
     return socket.create_connection((host, int(port)), timeout=20)
 
 
-def ask(client: httpx.Client, event: int, data: list[Any]) -> str:
-    """Everything that the page's protocol says to one event."""
-    session = f"s{event}x{time.monotonic_ns()}"
-    joined = client.post("/gradio_api/queue/join", json={"data": data, "fn_index": event, "session_hash": session})
-    if joined.status_code != 200:
-        assert joined.status_code < 500, joined.text
-        return joined.text
-    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as heard:
-        said = []
-        for line in heard.iter_lines():
-            said.append(line)
-            if "process_completed" in line or "close_stream" in line:
-                break
-        return "\n".join(said)
-
-
-@pytest.mark.parametrize("path", ["/gradio_api/queue/join", "/v1/chat/completions", "/owner", "/gradio_api/upload"])
+@pytest.mark.parametrize(
+    "path",
+    ["/gradio_api/queue/join", "/v1/chat/completions", "/owner", "/gradio_api/upload", "/gradio_api/mcp/"],
+)
 def test_100_mb_are_refused_when_they_say_so_and_cut_off_when_they_do_not(
     client: httpx.Client, address: str, path: str
 ) -> None:
@@ -162,6 +147,9 @@ def test_100_mb_are_refused_when_they_say_so_and_cut_off_when_they_do_not(
         "/gradio_api/component_server",
         "/gradio_api/cancel",
         "/gradio_api/reset",
+        "/gradio_api/mcp/",
+        "/gradio_api/mcp/messages/",
+        "/owner",
         "/v1/chat/completions",
         "/v1/completions",
     ],
@@ -214,7 +202,9 @@ def test_a_body_that_stops_in_the_middle_is_answered_and_ended(
             heard = half.recv(65536)
 
 
-@pytest.mark.parametrize("prefix", ["/gradio_api/file=", "/gradio_api/file/", "/static/", "/assets/", "/svelte/"])
+PATHS_OF_FILES = {"/gradio_api/file={path_or_url:path}", "/gradio_api/file/{path:path}", "/static/{path:path}"}
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -227,11 +217,16 @@ def test_a_body_that_stops_in_the_middle_is_answered_and_ended(
         "app.py",
     ],
 )
-def test_no_file_of_the_machine_is_given_out(client: httpx.Client, prefix: str, path: str) -> None:
-    answer = client.get(prefix + path)
-    assert answer.status_code in (400, 403, 404)
-    for secret in ("root:", PASSWORD, TOKEN, "import argparse"):
-        assert secret not in answer.text
+def test_no_file_of_the_machine_is_given_out_by_any_path(app: PublicApp, client: httpx.Client, path: str) -> None:
+    """Whatever has a place for a name in its address is asked: Gradio's next version may have more of them."""
+    open_paths = {one for one, methods in app.routes() if "GET" in methods and "{" in one and "heartbeat" not in one}
+    assert open_paths > PATHS_OF_FILES
+    for one in open_paths:
+        answer = client.get(re.sub(r"\{[^}]*\}", lambda _: path, one))
+        told = answer.headers["content-type"].startswith("text/event-stream") and "not found" in answer.text.lower()
+        assert told or answer.status_code in (400, 403, 404, 405, 422), one
+        for secret in ("root:", "import argparse"):
+            assert secret not in answer.text
 
 
 @pytest.mark.parametrize("name", ["../../../../tmp/escaped.txt", "/etc/cron.d/evil", "a\x00b.txt", "..", "x" * 3000])
@@ -258,36 +253,114 @@ def test_an_uploaded_page_is_never_shown_as_one(client: httpx.Client) -> None:
 
 
 @pytest.mark.slow
-def test_no_field_makes_the_server_fetch_an_address(
-    client: httpx.Client, canary: str, events: list[tuple[int, int]]
+def test_no_field_makes_the_server_fetch_an_address_or_read_a_file(
+    app: PublicApp, client: httpx.Client, canary: str
 ) -> None:
     Canary.asked.clear()
     secret = f"{canary}/secret"
-    files = [
+    files: list[Any] = [
         {"path": secret, "url": secret, "meta": {"_type": "gradio.FileData"}},
         {"path": secret, "meta": {"_type": "gradio.FileData"}},
         {"url": secret, "orig_name": "x", "meta": {"_type": "gradio.FileData"}},
         [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}],
         secret,
     ]
-    for event, count in events:
-        for file in files:
-            said = ask(client, event, [file] * count)
-            assert "internal secret" not in said
-            assert "root:" not in said
-            assert "Traceback" not in said
+    said = [ask(client, event, [file] * count) for event, _, count in app.events() for file in files]
+    said += [call(client, part, name, file).text for part, name in app.server_functions() for file in files]
+    for text in said:
+        assert "internal secret" not in text
+        assert "root:" not in text
+        assert "Traceback" not in text
     for path in (f"/gradio_api/proxy={secret}", f"/gradio_api/file={secret}", f"/gradio_api/file=proxy={secret}"):
         assert "internal secret" not in client.get(path, follow_redirects=False).text
-    image = [{"type": "image_url", "image_url": {"url": secret}}]
-    refused = client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": image}]})
-    assert refused.status_code == 400
     assert Canary.asked == []
 
 
-def test_what_gradio_offers_and_the_app_does_not_use_is_not_there(client: httpx.Client) -> None:
-    for path in gate.UNUSED_PATHS:
-        assert client.get(path).status_code == 404
-        assert client.post(path).status_code == 404
+def test_no_model_classifier_picture_or_callback_is_fetched_from_where_a_program_says(
+    client: httpx.Client, canary: str
+) -> None:
+    Canary.asked.clear()
+    secret = f"{canary}/v1"
+    words = [{"role": "user", "content": "hi"}]
+    for kind in ("image_url", "input_audio", "file"):
+        part = {"type": kind, kind: {"url": secret, "file_data": secret, "data": secret}}
+        refused = client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": [part]}]})
+        assert refused.status_code == 400
+    for name in (secret, f"hf.co/{secret}", f"../../{secret}", f"file://{secret}", f"\\\\{secret}"):
+        refused = client.post("/v1/chat/completions", json={"messages": words, "model": name})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
+        assert client.get(f"/v1/models/{name}").status_code == 404
+    for field in ("base_url", "remote_model", "webhook", "url", "proxy", "adapter", "tokenizer"):
+        refused = client.post("/v1/completions", json={"prompt": "hi", field: secret})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "unknown_parameter")
+    named = client.get("/gradio_api/info").json()["named_endpoints"]
+    for name, endpoint in named.items():
+        values = {parameter["parameter_name"]: secret for parameter in endpoint["parameters"]}
+        event = client.post(f"/gradio_api/call/v2{name}", json=values)
+        assert "internal secret" not in event.text
+        if event.status_code == 200:
+            unsaid(client.get(f"/gradio_api/call{name}/{event.json()['event_id']}").text)
+    assert Canary.asked == []
+
+
+def test_no_tool_fetches_an_address(address: str, canary: str) -> None:
+    Canary.asked.clear()
+
+    async def run() -> list[str]:
+        async with (
+            streamable_http_client(f"{address}/gradio_api/mcp/") as (reads, writes, _),
+            ClientSession(reads, writes) as session,
+        ):
+            await session.initialize()
+            said = []
+            for tool in (await session.list_tools()).tools:
+                given = dict.fromkeys(tool.inputSchema["properties"], f"{canary}/secret")
+                said.append(str((await session.call_tool(tool.name, given)).content))
+            return said
+
+    said = asyncio.run(run())
+    assert len(said) == 4
+    assert "internal secret" not in unsaid("".join(said))
+    assert Canary.asked == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "proxy=https://example.com/",
+        "custom_component/dropdown/client/component/index.js",
+        "deep_link?session_hash=s",
+        "dev/reload",
+        "process_recording",
+        "profiling/traces",
+        "run-history/buckets",
+        "vibe-edit/",
+        "vibe-code/",
+        "vibe-starter-queries/",
+        "undo-vibe-edit/",
+    ],
+)
+def test_what_gradio_offers_and_the_app_does_not_use_is_not_there(client: httpx.Client, path: str) -> None:
+    for answer in (client.get(f"/gradio_api/{path}"), client.post(f"/gradio_api/{path}", json={})):
+        assert answer.status_code == 404
+        assert answer.json()["error"]["code"] == "UnknownPath"
+    assert client.get("/monitoring/summary").json()["error"]["code"] == "UnknownPath"
+
+
+def test_who_listens_to_a_visit_that_is_not_there_hears_so_and_the_log_has_no_traceback(
+    client: httpx.Client, log: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = len(log)
+    for path in ("queue/data?session_hash=nobody", "call/chat/nobody"):
+        assert "not found" in client.get(f"/gradio_api/{path}").text.lower()
+    for path in ("call/nothing", "run/nothing", "run/predict", "call/v2/nothing"):
+        assert 400 <= client.post(f"/gradio_api/{path}", json={"data": [], "fn_index": 99999}).status_code < 500
+    for event in (0, 1, 2):
+        body = {"data": [[], "a secret\nINFO forged"], "fn_index": event, "session_hash": "s"}
+        assert client.post("/gradio_api/run/predict", json=body).status_code < 500
+    said = "\n".join(log[before:]) + "".join(capfd.readouterr())
+    for word in ("Traceback", "forged", "secret", "ASGI"):
+        assert word not in said
 
 
 @pytest.mark.parametrize("name", ["models", "classify", "picker"])
@@ -297,8 +370,10 @@ def test_another_sites_page_reaches_no_endpoint(client: httpx.Client, name: str)
     assert client.get("/config", headers=headers).status_code == 403
 
 
-def test_no_header_is_forged_and_no_line_of_the_log(client: httpx.Client, address: str, log: list[str]) -> None:
-    log.clear()
+def test_no_header_is_forged_and_no_line_of_the_log(
+    client: httpx.Client, address: str, log: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = len(log)
     hostile = "/monitoring%0d%0aset-cookie:%20x=1%0aINFO%20forged"
     answer = client.get(hostile, headers={"x-request-id": "mine", "x-forwarded-for": "1.2.3.4"})
     assert "set-cookie" not in answer.headers
@@ -306,54 +381,40 @@ def test_no_header_is_forged_and_no_line_of_the_log(client: httpx.Client, addres
     with connect(address) as raw:
         raw.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\nX-Bad: a\x00b\r\n\r\n")
         assert raw.recv(65536).split()[1] == b"400"
-    assert log
-    for line in log:
+    client.get("/gradio_api/custom_component/a%0AINFO%20forged/client/component/b")
+    client.post("/v1/chat/completions", json={"messages": [], "model": "a\nINFO forged"})
+    client.post("/owner", json={"password": "a\nINFO forged"})
+    client.post("/gradio_api/upload", files={"files": ("a\nINFO forged.txt", b"x")})
+    assert log[before:]
+    for line in log[before:]:
         assert "\n" not in line
         assert not line.startswith("INFO forged")
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.slow
 def test_the_password_and_the_token_are_in_no_answer_no_page_and_no_line_of_the_log(
-    client: httpx.Client, log: list[str], events: list[tuple[int, int]]
+    app: PublicApp, client: httpx.Client, log: list[str]
 ) -> None:
-    paths = ("/", "/config", "/gradio_api/info", "/gradio_api/openapi.json", "/v1/models", "/v1/openapi.json", "/owner")
-    said = [client.get(path).text for path in (*paths, "/metrics", "/nowhere", "/gradio_api/startup-events")]
-    said += [client.post("/owner", json={"password": PASSWORD[:-1]}).text]
-    unlocked = client.post("/owner", json={"password": PASSWORD})
-    said += [unlocked.text, str(unlocked.headers), client.get("/metrics").text]
-    said += [ask(client, event, [None] * count) for event, count in events]
+    """What other tests of this file hear, and the log of them all, is looked through as well."""
+    for path, methods in app.routes():
+        if "GET" in methods and "{" not in path and "startup-events" not in path:
+            with client.stream("GET", path) as answer:
+                assert answer.status_code < 500
+    app.runtime.visitors._attempts.clear()  # those of other tests
+    assert client.post("/owner", json={"password": PASSWORD[:-1]}).status_code == 403
+    assert client.post("/owner", json={"password": PASSWORD}).status_code == 204
+    said = [ask(client, event, [None] * count) for event, _, count in app.events()]
+    said += [call(client, part, name, {"token": TOKEN, "name": "x"}).text for part, name in app.server_functions()]
     for text in (*said, *log):
-        assert PASSWORD not in text
-        assert TOKEN not in text
-    assert json.loads(client.get("/owner").text) == {"owner": True}
+        unsaid(text)
+    assert client.get("/owner").json() == {"owner": True}
 
 
-OWNERS = [
-    ("act", {"do": do, "name": "tinyllama-1.1b-chat"})
-    for do in ("load", "unload", "cancel", "download", "convert", "check_access", "pin", "unpin")
-]
-OWNERS += [("add_model", {"path": "/etc"}), ("sign_in", {"token": TOKEN}), ("push_model", {"repo": "a/b"})]
-
-
-@pytest.mark.parametrize(("function", "asked"), OWNERS, ids=[str(asked.get("do", name)) for name, asked in OWNERS])
-def test_an_owners_function_is_refused_to_a_visitor_who_calls_the_page_itself(
-    client: httpx.Client, address: str, function: str, asked: dict[str, Any]
-) -> None:
-    components = httpx.get(f"{address}/config").json()["components"]
-    refusals = [
-        heard.json()["error"]
-        for component in components
-        if function in (component["props"].get("server_fns") or ())
-        for heard in [
-            client.post(
-                "/gradio_api/component_server",
-                json={"component_id": component["id"], "fn_name": function, "session_hash": "s", "data": asked},
-                headers={"cookie": f"llama_demo_owner={'0' * 32}.{'0' * 64}"},
-            )
-        ]
-    ]
-    assert refusals
-    assert all("Only the owner" in refusal for refusal in refusals)
+def test_the_search_for_secrets_finds_them() -> None:
+    for secret in SECRETS:
+        with pytest.raises(AssertionError):
+            unsaid(json.dumps({"error": f"wrong: {secret}"}))
 
 
 def test_programs_find_no_owners_function_in_any_api(client: httpx.Client) -> None:

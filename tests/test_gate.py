@@ -111,8 +111,16 @@ def test_a_private_server_answers_to_this_machines_names(connect: Open, host: st
     assert connect().get("/count", headers={"host": host}).status_code == 200
 
 
-def test_a_public_server_answers_to_any_name(connect: Open) -> None:
-    assert connect(public=True).get("/count", headers={"host": "demo.example"}).status_code == 200
+@pytest.mark.parametrize("host", ["demo.example", "demo.example:443", "[2001:db8::1]:7860", "my_host"])
+@pytest.mark.parametrize("header", ["host", "x-forwarded-host"])
+def test_a_public_server_answers_to_any_name(connect: Open, host: str, header: str) -> None:
+    assert connect(public=True).get("/count", headers={header: host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["[::1", "a b", 'a"><script>', "a/b", "a@b", "a:b", "a:999999", "\xe4.example"])
+@pytest.mark.parametrize("header", ["host", "x-forwarded-host"])
+def test_what_is_no_name_of_a_server_is_no_address_of_the_page(connect: Open, host: str, header: str) -> None:
+    assert connect(public=True).get("/count", headers={header.encode(): host.encode("latin-1")}).status_code == 400
 
 
 @pytest.mark.parametrize("path", ["/count", gate.UPLOAD_PATH, "/nowhere"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import secrets
 import socket
 import time
@@ -25,7 +26,7 @@ from llama_demo.api.guard import Guard
 from llama_demo.api_errors import UnknownPath, UnreadableBody
 from llama_demo.errors import LlamaDemoError
 from llama_demo.observe import LOG, one_line
-from llama_demo.visitor_errors import BodyTooLarge, BodyTooSlow, CrossSite, ForeignHost
+from llama_demo.visitor_errors import BodyTooLarge, BodyTooSlow, CrossSite, ForeignHost, NoHost
 from llama_demo.visitors import VISITOR_COOKIE
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ API_SPARE_BYTES = 1_000_000
 UPLOAD_PATH = "/gradio_api/upload"
 UNUSED_PATHS = (
     "/gradio_api/proxy=",
+    "/gradio_api/custom_component",
     "/gradio_api/deep_link",
     "/gradio_api/dev/",
     "/gradio_api/process_recording",
@@ -56,11 +58,23 @@ UNUSED_PATHS = (
     "/gradio_api/undo-vibe-edit",
     "/monitoring",
 )
-"""What Gradio offers and this app has no use for: some of it fetches addresses, or writes files, for whoever asks."""
+"""What Gradio offers and this app has no use for: some of it fetches addresses, or writes files, or prints what it is
+sent, for whoever asks."""
 GRADIO_PATH = "/gradio_api/"
-_UNCHECKED = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""Gradio's own routes use what they are sent before they have looked at it."""
-_STATUS = {UnreadableBody: 400, UnknownPath: 404, ForeignHost: 403, CrossSite: 403, BodyTooLarge: 413, BodyTooSlow: 408}
+_FAILED, _REFUSED = 500, 400
+"""Gradio's own routes use what they are sent before they have looked at it: what they say has failed was no request."""
+_STATUS = {
+    UnreadableBody: 400,
+    NoHost: 400,
+    ForeignHost: 403,
+    CrossSite: 403,
+    UnknownPath: 404,
+    BodyTooSlow: 408,
+    BodyTooLarge: 413,
+}
+_HOST = re.compile(r"([\w.-]+|\[[\da-fA-F:.]+\])(:\d{1,5})?", re.ASCII)
+_SERVER_HEADER = b"x-gradio-server"
+"""By which a server of Gradio's own before this one, which we do not have, says what address it has."""
 _OWN_NAMES = ("localhost", socket.gethostname().lower())
 
 
@@ -84,21 +98,26 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope["headers"] = [pair for pair in scope["headers"] if pair[0] != _SERVER_HEADER]
         passage = _Passage(self, Request(scope), receive, send)
         try:
             passage.check()
             await self._app(scope, passage.receive, passage.send)
         except _Refused:
             await passage.refuse()
-        except _UNCHECKED as error:
-            if not scope["path"].startswith(GRADIO_PATH):
+        except Exception as error:
+            if not passage.is_gradios:
                 raise
             await passage.refuse(UnreadableBody(), type(error).__name__)
 
     def check(self, request: Request) -> None:
-        """Raises `ForeignHost`, `CrossSite`, `UnknownPath`, `BodyTooLarge`."""
-        if not self._any_name and not self._is_own(request.headers.get("host", "")):
-            raise ForeignHost(request.headers.get("host", ""))
+        """Raises `ForeignHost`, `NoHost`, `CrossSite`, `UnknownPath`, `BodyTooLarge`."""
+        host, passed_on = request.headers.get("host", ""), request.headers.get("x-forwarded-host", "")
+        if not self._any_name and not self._is_own(host):
+            raise ForeignHost(host)
+        for name in (host, passed_on.partition(",")[0]):
+            if name and not _HOST.fullmatch(name):
+                raise NoHost(name)
         if _is_cross_site(request):
             raise CrossSite()
         if request.url.path.startswith(UNUSED_PATHS):
@@ -171,9 +190,11 @@ class _Passage:
         self._id = secrets.token_hex(6)
         self._error: LlamaDemoError | None = None
         self._started = False
+        self._streams = False
         self._whole = False
         self._bytes = 0
         self._began = time.monotonic()
+        self.is_gradios = request.url.path.startswith(GRADIO_PATH)
 
     def check(self) -> None:
         try:
@@ -202,18 +223,26 @@ class _Passage:
             raise _Refused
         if message["type"] == "http.response.start":
             self._started = True
+            if self.is_gradios and message["status"] == _FAILED:
+                message["status"] = _REFUSED
             message.setdefault("headers", [])
             headers = MutableHeaders(scope=message)
             self._gate.dress(headers, self._request, self._id)
+            self._streams = headers.get("content-type", "").startswith("text/event-stream")
             if self._bytes and not self._whole:
                 headers["connection"] = "close"  # what is still to come of the body is not waited for
+        elif not message.get("more_body", False):
+            self._streams = False
         await self._send(message)
 
     async def refuse(self, error: LlamaDemoError | None = None, cause: str = "") -> None:
-        """Says why, in the shapes that the page's and the OpenAI API's clients read, and ends the connection."""
+        """Says why, in the shapes that the page's and the OpenAI API's clients read, and ends the connection. A stream
+        that has begun has said it itself, and ends as others do."""
         error = error or self._error
         assert error is not None
         if self._started:
+            if self._streams:
+                await self._send({"type": "http.response.body"})
             return
         status, words = _STATUS[type(error)], self._gate.words(error)
         self._gate.count(error)

@@ -12,10 +12,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from importlib import util
+from pathlib import Path
+from traceback import extract_tb
 from types import SimpleNamespace
 from typing import Any
 
-from gradio import state_holder
+from gradio import queueing, routes, state_holder
 
 from llama_demo.observe import LOG
 
@@ -28,6 +30,7 @@ def patch_gradio() -> None:
     skip_matplotlib()
     keep_visits_small()
     reach_itself_directly()
+    shorten_complaints()
 
 
 def keep_no_statistics() -> None:
@@ -77,6 +80,24 @@ def reach_itself_directly() -> None:
     for name in ("NO_PROXY", "no_proxy"):
         there = list(filter(None, os.environ.get(name, "").split(",")))
         os.environ[name] = ",".join([*there, *(own for own in ("localhost", "127.0.0.1", "::1") if own not in there)])
+
+
+def shorten_complaints() -> None:
+    """Gradio prints a traceback of everything that it could not do with what it was sent, as often as a stranger likes,
+    and some have in them what was sent. Ours is one line of the log: what kind of error it was and where, and not what
+    it says."""
+    queueing.traceback = routes.traceback = _Complaints
+
+
+class _Complaints:
+    """In place of the module that prints tracebacks."""
+
+    @staticmethod
+    def print_exc() -> None:
+        kind, _, where = sys.exc_info()
+        if kind is not None:
+            place = extract_tb(where)[-1]
+            LOG.info("the page could not be asked so: %s in %s:%s", kind.__name__, Path(place.filename).name, place.lineno)
 
 
 def look_less_often(page: Any) -> None:

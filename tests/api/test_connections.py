@@ -1,4 +1,5 @@
-"""A time that is up while the server is busy costs nobody the request that had come by then."""
+"""Who asks nothing or takes nothing is cut off, and a time that is up while the server is busy costs nobody the request
+that had come by then."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from llama_demo.api.connections import timed
@@ -19,6 +21,10 @@ from llama_demo.api.connections import timed
 SECONDS = 0.5
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 HALF = len(REQUEST) // 2
+PIECE = b"x" * 65536
+SMALL_BYTES = 16384
+"""What a socket holds back for a reader who is behind, so that little is on its way."""
+PROTOCOLS = [H11Protocol, HttpToolsProtocol]
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
@@ -26,20 +32,43 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"hello"})
 
 
+class Endless:
+    """Answers for as long as somebody reads."""
+
+    def __init__(self, piece: bytes = PIECE) -> None:
+        self._piece = piece
+        self.sent_bytes = 0
+        self.ended = asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        gone = asyncio.ensure_future(receive())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not gone.done():
+            await send({"type": "http.response.body", "body": self._piece, "more_body": True})
+            self.sent_bytes += len(self._piece)
+            await asyncio.sleep(0)
+        assert gone.result()["type"] == "http.disconnect"
+        self.ended.set()
+
+
 @asynccontextmanager
-async def connected() -> AsyncIterator[tuple[socket.socket, Any]]:
+async def connected(app: Any = hello, protocol: Any = H11Protocol) -> AsyncIterator[tuple[socket.socket, Any]]:
     """A client's end, and the server's of the same connection."""
-    config = uvicorn.Config(hello, lifespan="off", log_config=None, timeout_keep_alive=SECONDS)  # type: ignore[arg-type]
+    config = uvicorn.Config(app, lifespan="off", log_config=None, timeout_keep_alive=SECONDS)  # type: ignore[arg-type]
     config.load()
     kept: list[Any] = []
 
     def accept() -> Any:
-        kept.append(timed(H11Protocol, SECONDS)(config=config, server_state=ServerState(), app_state={}))
+        kept.append(timed(protocol, SECONDS, SECONDS)(config=config, server_state=ServerState(), app_state={}))
         return kept[-1]
 
     loop = asyncio.get_running_loop()
     server = await loop.create_server(accept, "127.0.0.1", 0)
-    with socket.create_connection(server.sockets[0].getsockname()) as client:
+    server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BYTES)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BYTES)
+        client.connect(server.sockets[0].getsockname())
         client.setblocking(False)
         while not kept or kept[0]._timer is None:
             await asyncio.sleep(0)
@@ -93,3 +122,51 @@ def test_a_connection_that_asks_nothing_more_is_closed(sent: bytes) -> None:
             return await answer(client)
 
     assert asyncio.run(run()) == b""
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_who_takes_nothing_of_an_answer_ends_the_work_on_it(protocol: Any) -> None:
+    async def run() -> None:
+        endless = Endless()
+        async with connected(endless, protocol) as (client, kept):
+            client.sendall(REQUEST)
+            await asyncio.wait_for(endless.ended.wait(), 20 * SECONDS)
+            assert endless.sent_bytes < 100 * len(PIECE)
+            assert kept.transport.is_closing()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_who_takes_an_answer_slowly_has_it(protocol: Any) -> None:
+    async def run() -> None:
+        endless, loop = Endless(32 * PIECE), asyncio.get_running_loop()
+        async with connected(endless, protocol) as (client, kept):
+            client.sendall(REQUEST)
+            read_until = loop.time() + 4 * SECONDS
+            while loop.time() < read_until:
+                assert await loop.sock_recv(client, SMALL_BYTES)
+                await asyncio.sleep(SECONDS / 20)
+            assert not kept.transport.is_closing()
+        await asyncio.wait_for(endless.ended.wait(), 20 * SECONDS)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_what_is_left_of_an_answer_that_nobody_takes_keeps_no_connection(protocol: Any) -> None:
+    """The app has done with it: it lies before the socket, shorter than what writing usually pauses at."""
+
+    async def once(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-length", str(len(PIECE) + SMALL_BYTES).encode()), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": PIECE + PIECE[:SMALL_BYTES]})
+
+    async def run() -> None:
+        async with connected(once, protocol) as (client, kept):
+            client.sendall(REQUEST)
+            async with asyncio.timeout(20 * SECONDS):
+                while kept in kept.connections:
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(run())
