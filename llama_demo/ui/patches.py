@@ -97,7 +97,9 @@ class _Complaints:
         kind, _, where = sys.exc_info()
         if kind is not None:
             place = extract_tb(where)[-1]
-            LOG.info("the page could not be asked so: %s in %s:%s", kind.__name__, Path(place.filename).name, place.lineno)
+            LOG.info(
+                "the page could not be asked so: %s in %s:%s", kind.__name__, Path(place.filename).name, place.lineno
+            )
 
 
 def look_less_often(page: Any) -> None:

@@ -6,14 +6,16 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 from importlib import util
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import httpx
 import pytest
-from gradio import analytics, networking, utils
+from gradio import analytics, networking, queueing, routes, utils
 from gradio_client import Client
 
 from llama_demo import ui
@@ -152,3 +154,27 @@ def test_the_mcp_server_offers_what_has_the_prefix_and_nothing_else(plain: Any) 
     patches.offer_over_mcp(plain, "tool_")
     assert plain.mcp_server_obj.tool_to_endpoint == {"hidden": "/tool_hidden"}
     assert "/tool_hidden" in plain.mcp_server_obj.api_info["named_endpoints"]
+
+
+def test_what_gradio_cannot_do_is_one_line_of_the_log_without_what_was_sent(
+    page: Any, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llama_demo.observe.LOG.propagate", True)
+    event = next(number for number, one in page.fns.items() if getattr(one.fn, "__name__", "") == "choose")
+
+    def send_nonsense(session: str) -> str:
+        """At both doors that Gradio has for events."""
+        body = {"data": [["a secret"]], "fn_index": event, "session_hash": session}
+        httpx.post(f"{page.local_url}gradio_api/run/predict", json=body)
+        httpx.post(f"{page.local_url}gradio_api/queue/join", json=body).raise_for_status()
+        httpx.get(f"{page.local_url}gradio_api/queue/data", params={"session_hash": session})
+        return "".join(capfd.readouterr())
+
+    with caplog.at_level("INFO", logger="llama_demo"):
+        assert send_nonsense("a") == ""
+    lines = [line for line in caplog.messages if line.startswith("the page could not be asked so")]
+    assert len(lines) == 2
+    assert "secret" not in caplog.text
+    for module in (queueing, routes):
+        monkeypatch.setattr(module, "traceback", traceback)
+    assert send_nonsense("b").count("Traceback") == 2
