@@ -22,7 +22,7 @@ from tests.ui.test_classify_use import given as classified
 from tests.ui.test_completions import asked as compared
 from tests.ui.test_replies import question
 
-REQUESTS = 6
+REQUESTS = 3
 """That a stranger has in a minute."""
 MODEL = "tiny-llama"
 TEXT = "The harbour lies below"
