@@ -24,6 +24,9 @@ _PACKAGE_ROOT = Path(__file__).parents[2]
 _GRACE_SECONDS = 1.0
 """For a child that has closed its pipe to end, so that its own exit status can be told."""
 
+_SILENCED = "import sys; sys.modules['openvino_telemetry'] = None"
+"""Through this package OpenVINO tells its makers of each start, unless it is not there."""
+
 
 class LoadProblem(NamedTuple):
     """The child's first word where it could not load: `memory` where that was what lacked."""
@@ -45,7 +48,7 @@ class Worker:
         paths = [str(_PACKAGE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", f"from {module} import main; main()", str(theirs.fileno())],
+                [sys.executable, "-P", "-c", f"{_SILENCED}; from {module} import main; main()", str(theirs.fileno())],
                 stdin=subprocess.PIPE,
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},

@@ -310,3 +310,10 @@ def test_it_starts_as_many_threads_as_a_container_has_time_for(model: Path, monk
     monkeypatch.setattr(openvino_worker, "core_limit", lambda: -5)
     with pytest.raises(RuntimeError, match=r"INFERENCE_NUM_THREADS.*-5"):
         openvino_worker.open_pipeline(Load(str(model), 4, (), False))
+
+
+def test_its_makers_are_told_nothing(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO would keep a name for this machine in the home, and send it with a word of each start."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    start(model).close()
+    assert not list(tmp_path.iterdir())
