@@ -8,8 +8,14 @@ from importlib import util
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import tiny
+
+# How long an example takes says nothing on a busy machine; and on a fresh one the first text that is drawn waits for
+# Hypothesis to make its table of characters.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:

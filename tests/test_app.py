@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import pytest
 from gradio_client import Client
 
 from tests.ports import free_port
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 120.0
@@ -204,13 +204,11 @@ def test_a_killed_engine_is_an_error_and_the_next_request_gets_a_fresh_one(clien
 def test_terminated_it_ends_with_status_0_and_leaves_no_process(tmp_path: Path, embedded_gguf: Path) -> None:
     started = App(tmp_path)
     started.wait_for_page()
-    deadline = time.monotonic() + START_SECONDS
-    while started.health()[1].get("state") != "ready":
-        assert time.monotonic() < deadline
+    wait_until(lambda: started.health()[1].get("state") == "ready", START_SECONDS)
     children = psutil.Process(started.process.pid).children(recursive=True)
     assert children
     started.process.send_signal(signal.SIGTERM)
     output, _ = started.process.communicate(timeout=60)
     assert started.process.returncode == 0, output
     assert "Traceback" not in output
-    assert not psutil.wait_procs(children, timeout=10)[1]
+    assert not psutil.wait_procs(children, timeout=PATIENCE_SECONDS)[1]

@@ -130,10 +130,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     assert bad(tmp_path / "latin.toml").line == 2
 
 
-# On a fresh machine the first text drawn waits a second for Hypothesis's own table of characters.
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60, deadline=None
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 @given(
     entries=st.lists(
         st.dictionaries(st.sampled_from([*GOOD, "path", "file", "x"]), st.none() | st.integers() | st.text(max_size=9)),

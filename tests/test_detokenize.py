@@ -40,7 +40,7 @@ def test_the_pieces_joined_are_the_whole_text(tokenizer: Tokenizer, text: str) -
     assert "".join(pieces(tokenizer, ids)) == tokenizer.decode(ids)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(text=texts)
 def test_the_pieces_of_any_text_joined_are_the_whole_text(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text)
@@ -51,7 +51,7 @@ def test_the_pieces_of_any_text_joined_are_the_whole_text(tokenizer: Tokenizer, 
         assert all("\ufffd" not in piece for piece in made)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=texts, cut=st.integers(min_value=0, max_value=60))
 def test_a_text_cut_anywhere_shows_no_broken_character(tokenizer: Tokenizer, text: str, cut: int) -> None:
     text = text.replace("\ufffd", "")
@@ -74,7 +74,7 @@ def test_a_continued_text_keeps_the_space_before_its_first_word(tokenizer: Token
     assert stream.add(ids[split:]) == " come back"
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(draw=st.randoms(use_true_random=False), length=st.integers(0, 30))
 def test_whatever_ids_a_model_writes_the_pieces_are_their_text(
     tokenizer: Tokenizer, draw: random.Random, length: int
@@ -87,7 +87,7 @@ def test_whatever_ids_a_model_writes_the_pieces_are_their_text(
         assert shown.rstrip("\ufffd") == whole.rstrip("\ufffd")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=texts, cut=st.integers(min_value=0, max_value=60))
 def test_a_text_continued_anywhere_even_inside_a_character_goes_on_as_the_whole(
     tokenizer: Tokenizer, text: str, cut: int
@@ -128,7 +128,7 @@ def test_text_flows_up_to_the_first_stop_string(stops: list[str], texts: list[st
     assert (emitted if found else emitted + matcher.end(), found) == (shown, hit)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     stops=st.lists(st.text("ab", min_size=1, max_size=4), max_size=3),
     parts=st.lists(st.text("ab", max_size=3), max_size=8),

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import pytest
 from llama_demo import hub
 from llama_demo.hub_fetch import part_of
 from tests.hub_server import Behaviour, Refusal, serving
+from tests.waiting import wait_until
 
 REPO = "somebody/Llama"
 LINK = "https://huggingface.co/"
@@ -121,10 +121,7 @@ def test_a_killed_download_goes_on_from_there_in_the_next_process(folder: Path, 
     acts = Behaviour(held=threading.Event())
     with serving(REPO, folder, acts) as endpoint:
         with start(endpoint, tmp_path / "home", "download", REPO) as process:
-            deadline = time.monotonic() + 60
-            while not any(part.stat().st_size > 1_000_000 for part in left(tmp_path / "home")):
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+            wait_until(lambda: any(part.stat().st_size > 1_000_000 for part in left(tmp_path / "home")))
             process.kill()
         assert acts.held is not None
         acts.held.set()
@@ -184,10 +181,7 @@ def test_a_hub_that_stops_in_the_middle_is_asked_anew_for_the_rest(
     acts = Behaviour(held=threading.Event())
     assert acts.held is not None
     with serving(REPO, folder, acts) as endpoint, start(endpoint, tmp_path / "home", "download", REPO) as process:
-        deadline = time.monotonic() + 60
-        while not acts.ranges:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(lambda: bool(acts.ranges))
         acts.held.set()
         out, err = process.communicate(timeout=60)
     assert same(json.loads(out), folder), err

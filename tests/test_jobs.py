@@ -10,8 +10,7 @@ import pytest
 from llama_demo.errors import Closing, DiskFull, LlamaDemoError
 from llama_demo.jobs import JobProgress, Jobs, Kind, Report
 from llama_demo.model_errors import JobInProgress
-
-PATIENCE_SECONDS = 10.0
+from tests.waiting import PATIENCE_SECONDS
 
 
 class Clock:

@@ -14,6 +14,7 @@ import pytest
 from gradio_client import Client
 
 from tests.test_app import App
+from tests.waiting import PATIENCE_SECONDS
 
 VISITORS = 16
 MOST_SECONDS = 30.0
@@ -81,7 +82,7 @@ def test_told_to_end_under_load_it_tells_every_visitor_and_leaves_nothing_runnin
     for text, error in heard:
         assert text
         assert not error or "shutting down" in error
-    assert not psutil.wait_procs(children, timeout=10)[1]
+    assert not psutil.wait_procs(children, timeout=PATIENCE_SECONDS)[1]
 
 
 def running(app: App) -> int:
@@ -99,7 +100,7 @@ def test_after_a_sudden_end_what_was_said_to_be_saved_is_there(start: Callable[[
     children = psutil.Process(first.process.pid).children(recursive=True)
     first.process.kill()
     first.process.communicate()
-    assert not psutil.wait_procs(children, timeout=10)[1]
+    assert not psutil.wait_procs(children, timeout=PATIENCE_SECONDS)[1]
     converted = {path: path.stat().st_mtime for path in tmp_path.rglob("*") if path.stat().st_size > MODEL_BYTES}
     assert converted
     second = start()

@@ -86,7 +86,7 @@ markers = st.sampled_from(
 hostile = st.lists(markers | st.text(st.characters(codec="utf-8"), max_size=6), max_size=8).map("".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=hostile, system=hostile)
 def test_no_text_of_a_visitor_adds_a_special_token(chatml: tuple[Path, Tokenizer], text: str, system: str) -> None:
     tokenizer = chatml[1]

@@ -22,8 +22,8 @@ from llama_demo.errors import (
 from llama_demo.ledger import Idle, choose_evictions
 from llama_demo.registry import Lease, Plan, Registry, Ticket
 from llama_demo.values import LoadProgress, ModelState
+from tests.waiting import PATIENCE_SECONDS
 
-PATIENCE_SECONDS = 10.0
 WAIT_SECONDS = 30.0
 IDLE_SECONDS = 60.0
 

@@ -434,9 +434,7 @@ def no_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "llama_demo.registry")
 
 
-QUIETLY = settings(
-    max_examples=INTERLEAVINGS, deadline=None, database=None, suppress_health_check=list(HealthCheck), print_blob=True
-)
+QUIETLY = settings(max_examples=INTERLEAVINGS, database=None, suppress_health_check=list(HealthCheck), print_blob=True)
 
 
 def test_a_thousand_interleavings_of_eight_threads_break_no_promise() -> None:

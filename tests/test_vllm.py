@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from llama_demo.settings import Settings
 from tests.api.conftest import MODEL as LOCAL
 from tests.api.conftest import Served, serve
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -115,13 +116,6 @@ def client(app: Served) -> OpenAI:
     return OpenAI(base_url=app.v1, api_key="none needed", max_retries=0, timeout=120)
 
 
-def wait_for(what: Callable[[], bool], seconds: float) -> None:
-    ends_at = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < ends_at, "it has not come to pass"
-        time.sleep(0.1)
-
-
 def state_of(client: OpenAI) -> str:
     return str(client.models.retrieve("far").to_dict()["state"])
 
@@ -152,9 +146,9 @@ def test_a_request_whose_reader_leaves_is_aborted_there(vllm: VLLMServer, client
     before = vllm.metric("vllm:generation_tokens_total")
     stream = client.chat.completions.create(model="far", messages=ASK, max_tokens=LONG, stream=True)
     next(iter(stream))
-    wait_for(lambda: vllm.metric("vllm:num_requests_running") == 1, 10)
+    wait_until(lambda: vllm.metric("vllm:num_requests_running") == 1, 10)
     stream.close()
-    wait_for(lambda: vllm.metric("vllm:num_requests_running") == 0, 5)
+    wait_until(lambda: vllm.metric("vllm:num_requests_running") == 0, 5)
     assert vllm.metric("vllm:generation_tokens_total") - before < LONG / 2
 
 
@@ -172,5 +166,5 @@ def test_it_is_killed_in_the_middle_and_used_again_when_it_is_back(vllm: VLLMSer
         client.chat.completions.create(model="far", messages=ASK)
     assert client.chat.completions.create(model=LOCAL, messages=ASK, max_tokens=3).choices
     vllm.start()
-    wait_for(lambda: state_of(client) == "ready", 60)
+    wait_until(lambda: state_of(client) == "ready", 60)
     assert client.chat.completions.create(model="far", messages=ASK, max_tokens=5).choices[0].message.content

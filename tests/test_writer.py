@@ -23,7 +23,7 @@ def tokens(tokenizer: Tokenizer, text: str) -> list[Token]:
     return [Token(number, -0.5) for number in tokenizer.encode(text)]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     before=texts,
     stop=st.text(st.characters(codec="utf-8"), min_size=1, max_size=5),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import openai
@@ -11,6 +10,7 @@ import pytest
 from openai import OpenAI
 
 from tests.api.conftest import MODEL, Served
+from tests.waiting import wait_until
 
 ASK: Any = [{"role": "user", "content": "What is the capital of South Korea?"}]
 
@@ -275,7 +275,4 @@ def test_a_program_that_leaves_ends_its_work(client: Any, served: Served) -> Non
 
 
 def wait_until_idle(served: Served) -> None:
-    deadline = time.monotonic() + 10
-    while served.active() or served.runtime.waiting():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: not served.active() and not served.runtime.waiting())

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 from playwright.sync_api import Page
+
+_LOOKS = 50
+_LOOK_MILLISECONDS = 100
+
+
+def wrong_with(page: Page, script: str, given: Any = None) -> list[str]:
+    """What `script` finds wrong with the page, and still does once the page has had time to settle."""
+    for _ in range(_LOOKS):
+        found: list[str] = page.evaluate(script, given)
+        if not found:
+            break
+        page.wait_for_timeout(_LOOK_MILLISECONDS)
+    return found
 
 
 class TabPage:

@@ -15,6 +15,8 @@ from llama_demo.classify.head import Backbone, Head
 from llama_demo.ui.classify_train import sample
 from tests.browser.classify_page import SECONDS, ClassifyPage
 from tests.browser.conftest import Served
+from tests.browser.tab_page import wrong_with
+from tests.browser.test_layout import WIDER
 from tests.text_file_runs import rows_of
 
 LINE = "Do you know when the museum opens?"
@@ -140,5 +142,4 @@ def test_on_a_phone_the_classification_tab_does_not_scroll_sideways(phone: Brows
     tab = ClassifyPage(phone.new_page(), served.address)
     for view in ("use", "files", "train", "kept"):
         tab.view(view)
-        column = "document.querySelector('#classify-tab > .column')"
-        assert tab.page.evaluate(f"{column}.scrollWidth <= innerWidth && document.body.scrollWidth <= innerWidth"), view
+        assert wrong_with(tab.page, WIDER, "#classify-tab > .column, body") == [], view

@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import Served, watched_context
+from tests.browser.tab_page import wrong_with
 from tests.browser.test_layout import cut_off
 
 TABS = 4
@@ -69,6 +70,9 @@ _UNVISITED = """(visited) => [...document.querySelectorAll("[data-stop]")]
   .filter((element) => element.checkVisibility({ opacityProperty: true, visibilityProperty: true }))
   .filter((element) => element.tabIndex >= 0 && element.role !== "tab" && element.type !== "radio")
   .map((element) => element.outerHTML.slice(0, 160))"""
+
+_LINES_AMONG = """(words) => document.body.innerText.split("\\n").map((line) => line.trim())
+  .filter((line) => words.includes(line))"""
 
 
 def table(language: str) -> dict[str, str]:
@@ -130,9 +134,7 @@ def test_the_language_is_the_browser_s_until_another_is_chosen_and_then_that_one
 
     def strange(page: Page, words: dict[str, str]) -> list[str]:
         """Lines of the page in the language that it should not speak."""
-        wrong = {words[key] for key in differ}
-        lines = {line.strip() for line in page.locator("body").inner_text().splitlines()}
-        return sorted(wrong & lines)
+        return wrong_with(page, _LINES_AMONG, [words[key] for key in differ])
 
     with watched_context(browser, locale="ko-KR") as context:
         chat = ChatPage(context.new_page(), served.address)
@@ -174,7 +176,7 @@ def test_at_no_width_is_anything_cut_off_or_over_something_else(
             expect(chat.page.locator("html")).to_have_attribute("lang", language)
             for name in each_tab(chat.page):
                 assert cut_off(chat) == [], (name, width)
-                assert chat.page.evaluate(_OVERLAPS) == [], (name, width)
+                assert wrong_with(chat.page, _OVERLAPS) == [], (name, width)
 
 
 def test_every_control_is_reached_by_keyboard_and_shows_that_it_is(browser: Browser, served: Served) -> None:

@@ -6,8 +6,9 @@ from playwright.sync_api import BrowserContext, expect
 
 from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import Served
+from tests.browser.tab_page import wrong_with
 
-_TOO_WIDE = """() => [...document.querySelectorAll("body *")]
+TOO_WIDE = """() => [...document.querySelectorAll("body *")]
   .filter((element) => {
     const box = element.getBoundingClientRect();
     const seen = element.checkVisibility({ opacityProperty: true, visibilityProperty: true });
@@ -16,6 +17,8 @@ _TOO_WIDE = """() => [...document.querySelectorAll("body *")]
     return box.right > innerWidth + 1 || box.left < -1;
   })
   .map((element) => `${element.tagName}#${element.id}.${element.className}`)"""
+WIDER = """(places) => [...document.querySelectorAll(places)]
+  .filter((place) => place.scrollWidth > innerWidth).map((place) => `${place.tagName}#${place.id}`)"""
 _TABLE = f"|{' a |' * 12}\n|{'-|' * 12}\n|{' word |' * 12}"
 _CONVERSATION = {
     "id": "wide",
@@ -43,9 +46,7 @@ _STORE = """(conversation) => {
 
 def cut_off(chat: ChatPage) -> list[str]:
     """What reaches beyond the window, and whether the page scrolls sideways."""
-    found: list[str] = chat.page.evaluate(_TOO_WIDE)
-    scrolls = chat.page.evaluate("document.documentElement.scrollWidth > innerWidth")
-    return [*found, *(["the page scrolls sideways"] if scrolls else [])]
+    return [*wrong_with(chat.page, TOO_WIDE), *wrong_with(chat.page, WIDER, "html")]
 
 
 def test_on_a_phone_nothing_is_cut_off(phone: BrowserContext, served: Served) -> None:
@@ -86,10 +87,10 @@ def test_on_a_phone_the_composer_stays_above_the_keyboard(phone: BrowserContext,
 def test_on_a_desk_the_column_for_reading_is_at_most_760_pixels(context: BrowserContext, served: Served) -> None:
     chat = ChatPage(context.new_page(), served.address)
     chat.page.set_viewport_size({"width": 1600, "height": 900})
+    expect(chat.page.locator("#settings-panel")).to_be_visible()
     box = chat.page.locator("#chat-column").bounding_box()
     assert box is not None
     assert box["width"] <= 760
-    assert chat.page.locator("#settings-panel").is_visible()
     chat.page.click("#show-settings")
     expect(chat.page.locator("#settings-panel")).to_be_hidden()
     assert cut_off(chat) == []

@@ -13,7 +13,8 @@ from llama_demo.detokenize import PieceStream
 from llama_demo.values import Sampling
 from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import Inside, Served
-from tests.browser.test_layout import _TOO_WIDE
+from tests.browser.tab_page import wrong_with
+from tests.browser.test_layout import TOO_WIDE, WIDER
 from tests.browser.text_page import TextPage
 
 PROMPT = "The capital of South Korea is"
@@ -384,6 +385,5 @@ def test_on_a_phone_nothing_is_cut_off_in_any_view(phone: BrowserContext, served
 
 def cut_off(text: TextPage) -> list[str]:
     """What reaches beyond the window; the branches are a row that scrolls."""
-    found: list[str] = text.page.evaluate(_TOO_WIDE.replace('"pre, table,', '"pre, table, #text-branches,'))
-    scrolls = text.page.evaluate("document.documentElement.scrollWidth > innerWidth")
-    return [*found, *(["the page scrolls sideways"] if scrolls else [])]
+    too_wide = TOO_WIDE.replace('"pre, table,', '"pre, table, #text-branches,')
+    return [*wrong_with(text.page, too_wide), *wrong_with(text.page, WIDER, "html")]

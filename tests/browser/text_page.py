@@ -98,7 +98,9 @@ class TextPage(TabPage):
         return "".join(self.tokens.all_text_contents()).replace("⏎\n", "\n")
 
     def stored(self) -> dict[str, Any]:
-        """What the browser keeps of the tab."""
-        self.page.wait_for_timeout(400)
+        """What the browser keeps of the tab, once it has saved the text that is there."""
+        self.page.wait_for_function(
+            "JSON.parse(localStorage.getItem('llama-demo.text'))?.text === document.querySelector('#text-box').value"
+        )
         kept: dict[str, Any] = self.page.evaluate("JSON.parse(localStorage.getItem('llama-demo.text'))")
         return kept

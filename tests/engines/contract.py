@@ -164,8 +164,8 @@ def check_cancel_ends_one_request_alone(engines: Engines) -> None:
     stream = engines.generator.generate(engines.prompt, LONG)
     tokens = iter(stream)
     next(tokens)
-    before = stream.steps
     stream.cancel()
+    before = stream.steps
     for _ in tokens:
         continue
     after = stream.steps

@@ -156,10 +156,10 @@ def test_a_cancelled_request_makes_no_more_tokens_and_others_go_on(engine: OpenV
     first_token(other)
     cancelled.cancel()
     cancelled.cancel()
-    rest = ids_of(cancelled)
+    ids_of(cancelled)
     made = cancelled.steps
     assert cancelled.finish_reason == "cancelled"
-    assert len(rest) < 200
+    assert made < LONG.max_new_tokens
     assert len(ids_of(other)) == len(alone) - 1
     assert cancelled.steps == made
     assert engine.stats().active_requests == 0
