@@ -17,8 +17,6 @@ from llama_demo.placement import FAST_CACHE_BYTES, Form, Model, cpu_form, gpu_fo
 from llama_demo.placement_plan import Plan, plan, plans
 from llama_demo.settings import Settings
 
-CACHED_CONTEXTS = 8
-"""Full conversations that the KV cache holds side by side; a usual one is far shorter than the context."""
 CONVERTED_TO: tuple[Quantization, ...] = ("q8_0", "q4_0")
 _ITEM_BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
 
@@ -58,7 +56,8 @@ class Planner:
 
     @property
     def _asked(self) -> dict[str, int]:
-        return {"context_tokens": self._settings.context_tokens, "visitors": CACHED_CONTEXTS}
+        settings = self._settings
+        return {"context_tokens": settings.context_tokens, "visitors": settings.cached_conversations}
 
     def _forms(self, entry: Entry) -> list[Form]:
         """Better ones first. A named GPU is the only place for what can run there; `auto` falls back to the CPU."""

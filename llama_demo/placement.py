@@ -77,8 +77,8 @@ class Form:
 
     @property
     def spare_bytes(self) -> int:
-        """The page of its cache that continuous batching keeps free."""
-        return self.context_bytes(PAGE_TOKENS) if self.way == "batching" else 0
+        """The page of its cache that continuous batching, here and OpenVINO's, keeps free."""
+        return 0 if self.way == "split" else self.context_bytes(PAGE_TOKENS)
 
 
 def kv_bytes_per_token(model: Model, bytes_each: float) -> float:

@@ -23,6 +23,7 @@ from llama_demo.engines.remote import Patience
 from llama_demo.engines.remotes import Remotes
 from llama_demo.entry_files import adapter_entries
 from llama_demo.errors import Closing, InvalidSetting, LlamaDemoError, MissingPackage
+from llama_demo.fitting import Needs
 from llama_demo.generation import Generation
 from llama_demo.leasing import Leasing
 from llama_demo.limits import Admission, Limits
@@ -159,6 +160,10 @@ class Runtime:
     def sheet(self, name: str, *, everything: bool = False) -> Sheet:
         """What `name` is, without its weights. Raises `UnknownModel`, `BadCheckpoint`."""
         return read_sheet(self._whole(name, everything=everything))
+
+    def needs(self, name: str, *, everything: bool = False) -> Needs | None:
+        """What `name` takes of this machine, or would; None where nothing tells it. Raises `UnknownModel`."""
+        return self._listing.summary(self._shelf.seen_by(owner=everything).find(name)).needs
 
     def pieces(self, name: str, text: str, *, with_bos: bool, everything: bool = False) -> Pieces | None:
         """`text` as the tokens of `name`; None where its files are not on this machine.

@@ -48,6 +48,7 @@ class Settings:
     memory_gb: float = 0.0
     idle_minutes: float = 60.0
     context_tokens: int = 4096
+    cached_conversations: int = 8
     max_new_tokens: int = 2048
     message_characters: int = 100_000
     concurrent: int = 64
@@ -180,6 +181,11 @@ _DETAILS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
         "a whole number from 128 to 1000000",
         "the longest conversation a model is asked to hold, prompt and reply together",
         _whole(128, 1_000_000),
+    ),
+    "cached_conversations": (
+        "a whole number from 1 to 4096",
+        "how many conversations of that length a model's cache holds side by side, or as many as fit",
+        _whole(1, 4096),
     ),
     "max_new_tokens": ("a whole number from 1 to 1000000", "the longest reply", _whole(1, 1_000_000)),
     "message_characters": (

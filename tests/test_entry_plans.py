@@ -58,6 +58,17 @@ def test_a_named_gpu_is_the_only_place_while_auto_falls_back_to_the_cpu() -> Non
     assert caught.value.device == "cuda:0"
 
 
+@pytest.mark.parametrize("machine", [(64,), (64, 80)])
+def test_the_cache_is_planned_for_as_many_conversations_as_are_asked_for_or_fit(machine: tuple[float, ...]) -> None:
+    model = entry("llama-2-7b-chat-hf")
+    one, four, most = (planner(*machine, cached_conversations=count).best(model) for count in (1, 4, 4096))
+    assert (one.visitors, four.visitors) == (1, 4)
+    spare = one.cache_bytes * 32 / (4096 + 32)
+    assert four.cache_bytes - spare == pytest.approx(4 * (one.cache_bytes - spare))
+    assert 8 < most.visitors < 4096
+    assert most.bytes <= machine[-1] * GB < most.bytes + one.cache_bytes
+
+
 def test_without_bitsandbytes_nothing_is_planned_in_eight_or_four_bits() -> None:
     model = entry("llama-2-13b-hf")
     assert {way.precision for way in planner(64, 24).ways(model)} == {"8-bit", "4-bit", "q8_0", "q4_0"}

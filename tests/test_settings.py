@@ -34,6 +34,8 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ({"memory_gb": "nan"}, {}, "--memory-gb"),
         ({"memory_gb": "inf"}, {}, "--memory-gb"),
         ({"idle_minutes": "soon"}, {}, "--idle-minutes"),
+        ({"cached_conversations": "0"}, {}, "--cached-conversations"),
+        ({}, {"LLAMA_DEMO_CACHED_CONVERSATIONS": "many"}, "LLAMA_DEMO_CACHED_CONVERSATIONS"),
     ],
 )
 def test_a_bad_value_is_refused_naming_where_it_came_from(

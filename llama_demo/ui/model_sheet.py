@@ -5,17 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_demo.messages import Messages, size
+from llama_demo.placement import FAST_CACHE_BYTES
 from llama_demo.ui.asked import View
 
 if TYPE_CHECKING:
+    from llama_demo.fitting import Needs
     from llama_demo.sheet import Sheet
     from llama_demo.sheet.config import Field
     from llama_demo.sheet.parameters import Attention
     from llama_demo.sheet.tokens import Piece, Pieces, TokenizerFacts
 
+_NUMBER_BYTES = {8: FAST_CACHE_BYTES, 16: 2.0, 32: 4.0}
+"""What a number of the cache takes in each type that there is."""
 
-def sheet_view(sheet: Sheet, words: Messages) -> View:
-    """Everything in it, in the order in which it is read."""
+
+def sheet_view(sheet: Sheet, needs: Needs | None, words: Messages) -> View:
+    """Everything in it, in the order in which it is read. `needs` is what the model takes here, where that is known."""
     return {
         "name": sheet.name,
         "title": words("sheet.title", title=sheet.title),
@@ -23,7 +28,7 @@ def sheet_view(sheet: Sheet, words: Messages) -> View:
         "total": words("sheet.total", count=_count(sheet.parameters)) if sheet.parts else "",
         "parts": _parts(sheet, words),
         "attention": None if sheet.attention is None else _attention(sheet.attention, words),
-        "cache": _cache(sheet, words) if sheet.attention is not None else [],
+        "cache": _cache(sheet, needs, words) if sheet.attention is not None else [],
         "fields": [_field(field, words) for field in sheet.fields],
         "tokenizer": _tokenizer(sheet.tokenizer, words),
         "can_split": sheet.tokenizer is not None,
@@ -76,7 +81,7 @@ def _attention(attention: Attention, words: Messages) -> View:
     }
 
 
-def _cache(sheet: Sheet, words: Messages) -> list[str]:
+def _cache(sheet: Sheet, needs: Needs | None, words: Messages) -> list[str]:
     attention, each = sheet.attention, sheet.kv_bytes_per_token
     assert attention is not None
     whole = words("sheet.cache_whole", tokens=_count(sheet.context_tokens), size=size(each * sheet.context_tokens))
@@ -90,7 +95,23 @@ def _cache(sheet: Sheet, words: Messages) -> list[str]:
             kib=f"{each / 1024:.4g}",
         ),
         *([whole] if sheet.context_tokens else []),
+        *([_held(attention, needs, words)] if needs is not None else []),
     ]
+
+
+def _held(attention: Attention, needs: Needs, words: Messages) -> str:
+    """The cache as it is on this machine: in which type, and for how much."""
+    each = needs.cache_bytes / (needs.conversations * needs.context_tokens)
+    bits = min(_NUMBER_BYTES, key=lambda bits: abs(_NUMBER_BYTES[bits] - each / attention.kv_numbers_per_token))
+    return words(
+        "sheet.cache_held",
+        device=needs.device,
+        type=words(f"sheet.cache_type_{bits}"),
+        bytes=_count(round(each)),
+        size=size(needs.cache_bytes),
+        conversations=needs.conversations,
+        tokens=_count(needs.context_tokens),
+    )
 
 
 def _field(field: Field, words: Messages) -> View:

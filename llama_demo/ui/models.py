@@ -185,7 +185,8 @@ class ModelsPage:
         with self._worded(asked) as said:
             name = _name(read_object(asked))
             sheet = self._runtime.sheet(name, everything=visitor.is_owner)
-            view = sheet_view(sheet, self._words(asked))
+            needs = self._runtime.needs(name, everything=visitor.is_owner)
+            view = sheet_view(sheet, needs, self._words(asked))
         return {**view, **said}
 
     def split(self, asked: Any, visitor: Visitor) -> View:

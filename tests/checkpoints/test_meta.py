@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from llama_demo.added_models import entry_for
 from llama_demo.checkpoints import gguf
 from llama_demo.checkpoints.convert import convert, read_checkpoint
 from llama_demo.checkpoints.hf_write import Dtype, write_hf
@@ -105,6 +106,16 @@ def test_large_models_are_written_in_several_files_with_an_index(folder: Path, t
     convert(folder, tmp_path / "one", to="hf")
     assert torch.equal(transformers_logits(tmp_path / "hf"), transformers_logits(tmp_path / "one"))
     gguf.write_gguf(tmp_path / "hf", tmp_path / "model.gguf", to="f16")
+
+
+def test_a_missing_file_of_several_is_told_before_anything_is_loaded_or_written(folder: Path, tmp_path: Path) -> None:
+    write_hf(read_checkpoint(folder), tmp_path / "hf", shard_bytes=300_000)
+    sorted((tmp_path / "hf").glob("*.safetensors"))[1].unlink()
+    with pytest.raises(BadCheckpoint, match="a safetensors file is missing: none has "):
+        entry_for(str(tmp_path / "hf"), [])
+    with pytest.raises(BadCheckpoint, match="a safetensors file is missing: none has "):
+        convert(tmp_path / "hf", tmp_path / "model.gguf", to="gguf")
+    assert not (tmp_path / "model.gguf").exists()
 
 
 TEXTS = ["The harbour lies below the old town.", " two  spaces", "안녕하세요 🎉", "", "a\n\nb", "1, 2, 100"]

@@ -6,6 +6,7 @@ of text. It is exact: the engine is asked for the log-probabilities of its whole
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import pytest
 from numpy.typing import NDArray
 
 from llama_demo.checkpoints.gguf import read_header, requantize, write_tokenizer
-from llama_demo.engines import Engine
+from llama_demo.engines import Engine, openvino_graph
 from llama_demo.engines.openvino_analysis import OpenVINOAnalysis
+from llama_demo.engines.openvino_analysis_worker import GRAPH_FILE, _save_graph
+from llama_demo.engines.openvino_messages import exact_properties
 from llama_demo.engines.transformers import TransformersEngine
 from llama_demo.tokenizer import Tokenizer
 
@@ -44,7 +47,7 @@ def mean_divergence(reference: NDArray[np.float64], engine: NDArray[np.float64])
     return float((np.exp(reference) * (reference - engine)).sum(-1).mean())
 
 
-def distributions(engine: Engine, ids: list[int], vocabulary: int) -> NDArray[np.float64]:
+def distributions(engine: Engine | openvino_graph.Graph, ids: list[int], vocabulary: int) -> NDArray[np.float64]:
     """Log-probabilities [len(ids) - 1, vocabulary] of what follows each of `ids` but the last."""
     scores = engine.score(ids, vocabulary)
     dense = np.full((len(ids) - 1, vocabulary), np.nan)
@@ -95,6 +98,33 @@ def test_openvino_keeps_the_values_of_every_type_it_accepts(
     requantize(embedded_gguf, file, to=kind)
     wanted = reference(file, page)
     assert mean_divergence(wanted, openvino_distributions(file, page, tmp_path / "graph")) <= LIMIT
+
+
+CACHES: tuple[tuple[str, dict[str, str | int], float], ...] = (
+    ("as generation keeps it", exact_properties(reproducible=False), LIMIT),
+    ("16 bits", {"KV_CACHE_PRECISION": "f16"}, LIMIT),
+    ("values in 4 bits", {"KEY_CACHE_PRECISION": "u8", "VALUE_CACHE_PRECISION": "u4"}, LIMIT),
+    ("4 bits", {"KEY_CACHE_PRECISION": "u4", "VALUE_CACHE_PRECISION": "u4"}, math.inf),
+)
+
+
+@pytest.mark.slow
+def test_the_cache_of_generation_is_within_the_bound_and_16_bits_would_be_no_better(
+    embedded_gguf: Path, page: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores have a cache in 32 bits: here the same graph has each that there is to choose from."""
+    file = tmp_path / "model.gguf"
+    requantize(embedded_gguf, file, to="q8_0")
+    _save_graph(file, tmp_path / "graph")
+    wanted, found = reference(file, page), dict[str, float]()
+    for name, properties, bound in CACHES:
+        monkeypatch.setattr(openvino_graph, "scoring_properties", lambda _, properties=properties: properties)
+        graph = openvino_graph.Graph(tmp_path / "graph" / GRAPH_FILE, reproducible=False)
+        found[name] = mean_divergence(wanted, distributions(graph, page, read_header(file).vocab_size))
+        print(f"{name}: {found[name]:.4f}")  # noqa: T201
+        assert found[name] <= bound
+    assert found["4 bits"] > LIMIT
+    assert found["as generation keeps it"] < found["16 bits"] + LIMIT / 10
 
 
 def test_the_check_fails_for_a_type_that_openvino_rounds(

@@ -12,6 +12,8 @@ import pytest
 
 from llama_demo.catalog import EMBEDDED
 from llama_demo.checkpoints import gguf
+from llama_demo.engines.transformers import TransformersEngine
+from llama_demo.engines.worker import Worker
 from llama_demo.errors import DiskFull
 from llama_demo.fitting import Needs
 from llama_demo.jobs import JobProgress
@@ -170,8 +172,48 @@ def test_the_sheet_says_what_the_files_say_and_what_holds_without(page: ModelsPa
     assert fields["hidden_size"]["value"] == "128"
     assert fields["num_key_value_heads"]["is_given"]
     assert all(field["help"] for field in fields.values())
+    assert "n times as many products" in fields["pretraining_tp"]["help"]
     assert sum(part["share"] for part in sheet["parts"]) == pytest.approx(1)
     assert "4 query heads share 2" in sheet["attention"]["words"]
+
+
+@pytest.mark.parametrize(
+    ("options", "held"),
+    [
+        ({"cached_conversations": 4, "dtype": "bfloat16"}, "16 bits"),
+        ({"cached_conversations": 3, "dtype": "float32"}, "32 bits"),
+        ({"cached_conversations": 3, "model": "gguf"}, "8 bits with their scales"),
+        ({"cached_conversations": 1, "model": "gguf", "reproducible": True}, "32 bits"),
+    ],
+)
+def test_the_sheet_says_how_the_cache_is_held_here_and_the_engine_holds_it_so(
+    options: dict[str, Any], held: str, tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caches: list[int] = []
+    load = Worker.load
+
+    def watched(worker: Worker, *order: Any) -> Any:
+        loaded = load(worker, *order)
+        caches.append(loaded.cache_bytes)
+        return loaded
+
+    monkeypatch.setattr(Worker, "load", watched)
+    model = tiny_folder
+    if options.pop("model", "") == "gguf":
+        model = tmp_path / "tiny-llama.gguf"
+        gguf.write_gguf(tiny_folder, model, to="q8_0")
+    settings = Settings(cache_dir=tmp_path / "cache", model=str(model), memory_gb=8.0, context_tokens=256, **options)
+    with Runtime(settings) as runtime:
+        line = ModelsPage(runtime).sheet({"name": "tiny-llama"}, NOBODY)["cache"][-1]
+        assert f"kept in {held}:" in line
+        assert f"{settings.cached_conversations} \u00d7 256 tokens" in line
+        needs = runtime.needs("tiny-llama")
+        assert needs is not None
+        with runtime.registry.lease("tiny-llama") as loaded:
+            if isinstance(loaded.engine, TransformersEngine):
+                caches.append(loaded.engine._batch.cache_bytes)
+            assert caches == [pytest.approx(needs.cache_bytes, rel=0.1)]
+            assert loaded.healthy
 
 
 def test_a_visitor_has_no_sheet_of_what_is_not_offered(page: ModelsPage) -> None:
