@@ -21,12 +21,19 @@ function show() {
   link.hidden = owner || !canSignIn;
 }
 
+// What the server took changes the page, unless this browser did not keep the cookie that says so.
+async function followed() {
+  const now = await (await fetch("owner", { cache: "no-store" })).json();
+  if (now.owner === owner) problem.textContent = words.no_cookies;
+  else location.reload();
+}
+
 async function ask(options) {
   problem.textContent = "";
   button.disabled = true;
   try {
     const answer = await fetch("owner", { cache: "no-store", ...options });
-    if (answer.status === 204) location.reload();
+    if (answer.status === 204) await followed();
     else if (answer.status === 200) ({ owner } = await answer.json());
     else problem.textContent = (await answer.json()).detail;
   } catch {

@@ -29,7 +29,7 @@ TEMPLATE = """
 </details>
 """
 """The link is in a page of its own: the Hub does not let itself be framed."""
-_WORDS = ("owner", "password", "unlock", "lock", "unlocked", "lost", "sign_in")
+_WORDS = ("owner", "password", "unlock", "lock", "unlocked", "lost", "no_cookies", "sign_in")
 
 
 def build_owner(runtime: Runtime, wording: Wording) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from llama_demo.visitors import OWNER_COOKIE
 from tests.browser.conftest import Served, watched_context
@@ -72,3 +72,20 @@ def test_the_password_gives_the_owners_functions_to_one_browser_until_it_is_lock
         expect(page.locator("#owner summary")).to_have_text("For the owner")
         assert buttons(page) == {"Use it", "Sheet"}
         assert not [one for one in owners.cookies() if one["name"] == OWNER_COOKIE]
+
+
+@pytest.mark.slow
+def test_a_browser_that_keeps_no_cookies_is_told_that_the_password_was_right(browser: Browser, public: Served) -> None:
+    def without_cookies(route: Route) -> None:
+        answer = route.fetch()
+        kept = {name: value for name, value in answer.headers.items() if name != "set-cookie"}
+        route.fulfill(response=answer, headers=kept)
+
+    with watched_context(browser) as context:
+        page = context.new_page()
+        page.route("**/owner", without_cookies)
+        page.goto(public.address)
+        page.locator("#owner summary").click()
+        give(page, PASSWORD)
+        expect(page.locator("#owner p")).to_contain_text("this browser keeps no cookies")
+        expect(page.locator("#owner summary")).to_have_text("For the owner")
