@@ -54,7 +54,10 @@ def test_every_tab_s_work_is_done_by_keys_alone(context: BrowserContext, served:
     keys.press("Enter")
     expect(page.locator("#text-backdrop mark")).not_to_be_empty(timeout=LONG_MILLISECONDS)
     wait_until_idle(page)
-    tab_to(page, "#text-views [data-view=tokens]", key="Shift+Tab")
+    tab_to(page, "#text-views", key="Shift+Tab")
+    keys.press("ArrowLeft")
+    keys.press("ArrowLeft")
+    expect(page.locator("#text-views [data-view=tokens]")).to_be_focused()
     keys.press("Enter")
     page.wait_for_selector("#tokens [data-index]", timeout=LONG_MILLISECONDS)
     wait_until_idle(page)
@@ -99,3 +102,24 @@ def test_a_list_that_the_focus_leaves_by_tab_closes(context: BrowserContext, ser
         expect(page.locator(f"{place} input")).not_to_be_focused()
     page.keyboard.press("Tab")
     expect(lists).to_have_count(0)
+
+
+def test_arrows_go_along_every_row_of_tabs_and_round_its_ends(context: BrowserContext, served: Served) -> None:
+    page = ChatPage(context.new_page(), served.address).page
+    for first, row in (
+        ("#chat-tab-button", "#tabs > .tab-wrapper"),
+        ("#text-tab-button", "#text-views"),
+        ("#classify-tab-button", "#classify-views > .tab-wrapper"),
+    ):
+        page.click(first)
+        tabs = page.locator(f"{row} [role=tab]:visible")
+        tabs.first.focus()
+        page.keyboard.press("ArrowLeft")
+        expect(tabs.last).to_be_focused()
+        page.keyboard.press("ArrowRight")
+        expect(tabs.first).to_be_focused()
+        page.keyboard.press("ArrowRight")
+        expect(tabs.nth(1)).to_be_focused()
+        expect(tabs.first).to_have_attribute("aria-selected", "true")
+        page.keyboard.press("Enter")
+        expect(tabs.nth(1)).to_have_attribute("aria-selected", "true")
