@@ -31,15 +31,16 @@ class ClassifyPush:
         self._runtime = runtime
         self.stoppers = Stoppers()
 
-    def warning(self, asked: Any, name: Any, visitor: Visitor) -> tuple[str, bool]:
-        """What the licence of the classifier's model asks of whoever passes it on, and whether it must be confirmed."""
+    def warning(self, asked: Any, name: Any, visitor: Visitor, *, with_backbone: bool) -> tuple[str, bool]:
+        """Why the classifier cannot go there, or what the licence of its model asks of whoever passes that on; and
+        whether the licence must be confirmed."""
         words = self._runtime.messages(read_identity(asked)[1])
         try:
             visitor.check_owner()
             licence = self._runtime.classification.sharing.to_confirm(name, visitor)
         except Exception as error:
             return worded_failure(error, words), False
-        if licence is None:
+        if licence is None or not with_backbone:
             return "", False
         return failure(words("classify.push_licence", licence=licence.text or words("card.licence_unknown"))), True
 

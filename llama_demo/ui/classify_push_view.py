@@ -56,8 +56,10 @@ class PushView:
             """A licence is confirmed anew for another classifier, and asked for only where its model goes along."""
             visitor = self._runtime.visitors.of(visiting)
             shown = bool(name) and visitor.is_owner
-            said, asks = self._push.warning(request, name, visitor) if shown and backbone else ("", False)
-            return gr.update(visible=shown), said, gr.update(visible=asks, value=False)
+            if not shown:
+                return gr.update(visible=False), "", gr.update(visible=False, value=False)
+            said, asks = self._push.warning(request, name, visitor, with_backbone=bool(backbone))
+            return gr.update(visible=True), said, gr.update(visible=asks, value=False)
 
         async def push(visiting: gr.Request, request: Any, *values: Any) -> AsyncGenerator[str, None]:
             visitor = self._runtime.visitors.of(visiting)

@@ -47,7 +47,7 @@ def test_a_head_goes_alone_and_privately_and_its_address_is_said(runtime: Runtim
 
 
 def test_with_its_model_only_once_the_licence_is_confirmed(runtime: Runtime, hub: Behaviour) -> None:
-    said, asks = ClassifyPush(runtime).warning(ASKED, "pushed", OWNER)
+    said, asks = ClassifyPush(runtime).warning(ASKED, "pushed", OWNER, with_backbone=True)
     assert asks
     assert "as its licence allows: not known" in said
     assert "Read it and confirm" in pushed(runtime, with_backbone=True)[-1]
@@ -57,9 +57,17 @@ def test_with_its_model_only_once_the_licence_is_confirmed(runtime: Runtime, hub
     assert {"config.json", "model.safetensors", "README.md"} <= set(hub.pushed["somebody/mine"])
 
 
+@pytest.mark.parametrize("with_backbone", [True, False])
+def test_a_head_whose_model_is_not_there_says_at_once_why_it_cannot_go(runtime: Runtime, with_backbone: bool) -> None:
+    keep_head(runtime, "stray", model="llama-2-70b")
+    said, asks = ClassifyPush(runtime).warning(ASKED, "stray", OWNER, with_backbone=with_backbone)
+    assert "llama-2-70b, which is not in the list of models" in said
+    assert not asks
+
+
 def test_only_the_owner_puts_anything_there(runtime: Runtime, hub: Behaviour) -> None:
     assert 'class="error"' in pushed(runtime, STRANGER)[-1]
-    said, asks = ClassifyPush(runtime).warning(ASKED, "pushed", STRANGER)
+    said, asks = ClassifyPush(runtime).warning(ASKED, "pushed", STRANGER, with_backbone=True)
     assert 'class="error"' in said
     assert not asks
     assert not hub.pushed

@@ -57,10 +57,16 @@ def shown(runtime: Runtime, **changed: Any) -> str:
     return views(ClassifyUse(runtime), given(**changed))[-1]
 
 
-def keep_head(runtime: Runtime, name: str, rows: int = 3, kind: ProblemType = "single_label_classification") -> None:
+def keep_head(
+    runtime: Runtime,
+    name: str,
+    rows: int = 3,
+    kind: ProblemType = "single_label_classification",
+    model: str = "",
+) -> None:
     drawn = np.random.default_rng(0).normal(size=(rows, HIDDEN)).astype(np.float32)
     labels = tuple(f"label {number}" for number in range(rows))
-    head = Head(name, labels, drawn, "Say: {text}\nIt is", Backbone(runtime.default_model), kind)
+    head = Head(name, labels, drawn, "Say: {text}\nIt is", Backbone(model or runtime.default_model), kind)
     path = runtime.classification.heads.path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     heads.save(head, path)
@@ -156,10 +162,7 @@ def test_a_checkpoint_without_score_weight_is_listed_and_refused_without_a_numbe
 
 
 def test_a_head_of_another_model_is_refused_with_the_reason(runtime: Runtime) -> None:
-    path = runtime.classification.heads.path("elsewhere")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    weight = np.ones((2, HIDDEN), np.float32)
-    heads.save(Head("elsewhere", ("a", "b"), weight, "{text}", Backbone("llama-2-70b")), path)
+    keep_head(runtime, "elsewhere", model="llama-2-70b")
     page = shown(runtime, classifier="elsewhere")
     assert "llama-2-70b" in page
     assert "bar-value" not in page
