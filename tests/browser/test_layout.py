@@ -20,7 +20,7 @@ TOO_WIDE = """() => [...document.querySelectorAll("body *")]
 WIDER = """(places) => [...document.querySelectorAll(places)]
   .filter((place) => place.scrollWidth > innerWidth).map((place) => `${place.tagName}#${place.id}`)"""
 _TABLE = f"|{' a |' * 12}\n|{'-|' * 12}\n|{' word |' * 12}"
-_CONVERSATION = {
+WIDE = {
     "id": "wide",
     "updated": 1,
     "title": "w" * 80,
@@ -38,7 +38,7 @@ _CONVERSATION = {
         },
     ],
 }
-_STORE = """(conversation) => {
+STORE = """(conversation) => {
   localStorage.setItem("llama-demo.conversation.wide", JSON.stringify(conversation));
   sessionStorage.setItem("llama-demo.current", "wide");
 }"""
@@ -52,7 +52,7 @@ def cut_off(chat: ChatPage) -> list[str]:
 def test_on_a_phone_nothing_is_cut_off(phone: BrowserContext, served: Served) -> None:
     chat = ChatPage(phone.new_page(), served.address)
     assert cut_off(chat) == []
-    chat.page.evaluate(_STORE, _CONVERSATION)
+    chat.page.evaluate(STORE, WIDE)
     chat.reload()
     expect(chat.page.locator("#conversation")).to_contain_text("www")
     assert cut_off(chat) == []
