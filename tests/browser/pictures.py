@@ -94,7 +94,8 @@ def faults(page: Page) -> list[str]:
 def ink(page: Page, style: str) -> Picture:
     """How dark each pixel of the window is, from 0 to 1, with `style` added to the page's own."""
     picture: Any = Image.open(io.BytesIO(page.screenshot(style=style, animations="disabled"))).convert("L")
-    return 1 - np.asarray(picture, dtype=np.float32) / 255
+    dark: Picture = np.float32(1) - np.asarray(picture, dtype=np.float32) / np.float32(255)
+    return dark
 
 
 def place(page: Page, where: NDArray[np.bool_]) -> str:
