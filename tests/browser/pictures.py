@@ -74,11 +74,24 @@ _WHOLE = """
 _AT = """([x, y]) => document.elementsFromPoint(x, y).slice(0, 4).map((element) =>
   `${element.tagName.toLowerCase()}#${element.id}.${element.className} ${element.textContent.trim().slice(0, 30)}`)"""
 
+_LOOKS = 5
+_LOOK_MILLISECONDS = 300
+
 Picture = NDArray[np.float32]
 
 
 def faults(page: Page) -> list[str]:
-    """What is drawn over something else, hidden by it, or cut off, with the place and what is there."""
+    """What is drawn over something else, hidden by it, or cut off, with the place and what is there; and still is once
+    the page has had time to settle between one picture and the next."""
+    for _ in range(_LOOKS):
+        found = _look(page)
+        if not found:
+            break
+        page.wait_for_timeout(_LOOK_MILLISECONDS)
+    return found
+
+
+def _look(page: Page) -> list[str]:
     page.evaluate(_MARK)
     letters, boxes = ink(page, _LETTERS), ink(page, _BOXES)
     seen = np.abs(ink(page, "") - ink(page, _LETTERLESS)) * 255
