@@ -53,8 +53,6 @@ def serve(settings: Settings, ready: Callable[[str, str], None]) -> None:
 
 def launch(page: Any, runtime: Runtime) -> None:
     """Serves `page` with all other doors on the same port, and returns; `page.close` ends it."""
-    from starlette.middleware import Middleware
-
     from llama_demo import ui
     from llama_demo.api import routes
     from llama_demo.api.connections import bound_connections
@@ -62,7 +60,7 @@ def launch(page: Any, runtime: Runtime) -> None:
     from llama_demo.api.metrics import metrics_route
     from llama_demo.api.owner import owner_routes
     from llama_demo.api.sign_in import sign_in_routes
-    from llama_demo.ui.first_words import FirstWords
+    from llama_demo.ui.first_words import first_words
     from llama_demo.ui.patches import printing_to_log
     from llama_demo.ui.tools import offer_tools
 
@@ -83,7 +81,7 @@ def launch(page: Any, runtime: Runtime) -> None:
                     *sign_in_routes(runtime),
                     metrics_route(runtime),
                 ],
-                "middleware": [*gates(runtime), Middleware(FirstWords, runtime)],
+                "middleware": [*gates(runtime), first_words(runtime)],
             },
             **ui.launch_options(runtime),
         )

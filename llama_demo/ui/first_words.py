@@ -12,6 +12,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llama_demo.messages import languages
@@ -22,12 +23,17 @@ if TYPE_CHECKING:
 _BODY = re.compile(rb"<body\b[^>]*>")
 
 
+def first_words(runtime: Runtime) -> Middleware:
+    """As `FastAPI` takes it, behind everything that may hold the page back or compress it."""
+    return Middleware(FirstWords, _written(runtime))
+
+
 class FirstWords:
     """ASGI middleware: puts them at the beginning of the page's body."""
 
-    def __init__(self, app: ASGIApp, runtime: Runtime) -> None:
+    def __init__(self, app: ASGIApp, words: str) -> None:
         self._app = app
-        self._words = first_words(runtime).encode()
+        self._words = words.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != "/":
@@ -53,7 +59,7 @@ class FirstWords:
         await self._app(scope, receive, add)
 
 
-def first_words(runtime: Runtime) -> str:
+def _written(runtime: Runtime) -> str:
     """In the browser's language; in all of them where no script can ask for it."""
     tables = {language: runtime.messages(language) for language in languages()}
     template = (resources.files(__package__) / "first_words.html").read_text(encoding="utf-8")
