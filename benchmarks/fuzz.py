@@ -12,7 +12,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ from llama_demo.bench_client import loopback
 SLOWEST_SECONDS = 60.0
 _LEAKS = re.compile(r'Traceback|File "|site-packages|/home/|/root/|/tmp/|\bhf_[A-Za-z]{8}|sha256\$|scrypt\$')
 """What no answer may have: a traceback, a path, a token, a hash of a password."""
+_TAKEN = 200
 _ECHOED = 200
 """So much of an answer is shown with what is wrong with it."""
 
@@ -37,7 +38,25 @@ _json = st.recursive(
     lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=12), inner, max_size=6),
     max_leaves=12,
 )
-_fields = ("id", "turns", "sampling", "model", "language", "text", "sides", "role", "content", "labels", "seed", "n")
+_fields = (
+    "do",
+    "name",
+    "path",
+    "token",
+    "repo",
+    "id",
+    "turns",
+    "sampling",
+    "model",
+    "language",
+    "text",
+    "sides",
+    "role",
+    "content",
+    "labels",
+    "seed",
+    "n",
+)
 _objects = st.dictionaries(st.sampled_from(_fields), _json, max_size=8)
 
 
@@ -113,35 +132,68 @@ def ask(case: Any, report: Report) -> None:
 
 
 def fuzz_page(address: str, count: int, number: int = 0) -> Report:
-    """About `count` calls of the page's functions, the named ones and those of the page's own."""
+    """About `count` calls of the page's functions at each door that Gradio has for them: events through its queue and
+    without it, the named ones and those of the page's own, and what parts of the page call."""
     report = Report()
-    with httpx.Client(timeout=SLOWEST_SECONDS, trust_env=False) as http:
-        config = http.get(f"{address}/config").json()
-        functions = [one for one in config["dependencies"] if one["backend_fn"]]
-        for place, function in enumerate(functions):
-            width = len(function["inputs"])
-            values = st.lists(_json | _objects, min_size=width, max_size=width) | st.lists(_json, max_size=4)
-            what = f"page {function['api_name']}"
-            call = _caller(http, address, function["id"], what, report)
-            drawn(values, max(1, count // len(functions)), number + place, call)
+    with httpx.Client(base_url=f"{address}/gradio_api", timeout=SLOWEST_SECONDS, trust_env=False) as http:
+        asks = [*_events(address), *_part_functions(address)]
+        for place, (what, values, send) in enumerate(asks):
+
+            def call(data: Any, what: str = what, send: Send = send) -> None:
+                try:
+                    for answer in send(http, f"fuzz{report.requests}", data):
+                        report.heard(what, answer.status_code, answer.text)
+                except httpx.HTTPError as error:
+                    report.problems.append(f"{what}: {type(error).__name__} with {data!r}"[: 2 * _ECHOED])
+
+            drawn(values, max(1, count // len(asks)), number + place, call)
     return report
 
 
-def _caller(http: httpx.Client, address: str, index: int, what: str, report: Report) -> Callable[[list[Any]], None]:
-    def call(data: list[Any]) -> None:
-        session = f"fuzz{report.requests}"
-        body = json.dumps({"data": data, "fn_index": index, "session_hash": session})
-        headers = {"content-type": "application/json"}
-        try:
-            joined = http.post(f"{address}/gradio_api/queue/join", content=body, headers=headers)
-            report.heard(what, joined.status_code, joined.text)
-            if joined.status_code == 200:
-                heard = http.get(f"{address}/gradio_api/queue/data", params={"session_hash": session})
-                report.heard(what, heard.status_code, heard.text)
-        except httpx.HTTPError as error:
-            report.problems.append(f"{what}: {type(error).__name__} with {body[:_ECHOED]}")
+Send = Callable[[httpx.Client, str, Any], Iterator[httpx.Response]]
+"""Asks in a visit of that name, and gives what is answered."""
 
-    return call
+
+def _events(address: str) -> Iterator[tuple[str, st.SearchStrategy[Any], Send]]:
+    for event in _config(address)["dependencies"]:
+        if not event["backend_fn"]:
+            continue
+        width = len(event["inputs"])
+        values = st.lists(_json | _objects, min_size=width, max_size=width) | st.lists(_json, max_size=4)
+
+        def queued(http: httpx.Client, session: str, data: Any, index: int = event["id"]) -> Iterator[httpx.Response]:
+            joined = _post(http, "queue/join", {"data": data, "fn_index": index, "session_hash": session})
+            yield joined
+            if joined.status_code == _TAKEN:
+                yield http.get("queue/data", params={"session_hash": session})
+
+        def direct(http: httpx.Client, session: str, data: Any, index: int = event["id"]) -> Iterator[httpx.Response]:
+            yield _post(http, "run/predict", {"data": data, "fn_index": index, "session_hash": session})
+
+        yield f"page {event['api_name']}", values, queued
+        yield f"direct {event['api_name']}", values, direct
+
+
+def _part_functions(address: str) -> Iterator[tuple[str, st.SearchStrategy[Any], Send]]:
+    for part in _config(address)["components"]:
+        for name in part["props"].get("server_fns") or ():
+
+            def send(
+                http: httpx.Client, session: str, data: Any, part: int = part["id"], name: str = name
+            ) -> Iterator[httpx.Response]:
+                body = {"component_id": part, "fn_name": name, "session_hash": session, "data": data}
+                yield _post(http, "component_server", body)
+
+            yield f"part {name}", _objects | _json, send
+
+
+def _config(address: str) -> Any:
+    return httpx.get(f"{address}/config", timeout=SLOWEST_SECONDS, trust_env=False).json()
+
+
+def _post(http: httpx.Client, path: str, body: Any) -> httpx.Response:
+    """In JSON as Python writes it: what it has for numbers that are none too."""
+    return http.post(path, content=json.dumps(body), headers={"content-type": "application/json"})
 
 
 def main() -> int:
