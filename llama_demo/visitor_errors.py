@@ -14,6 +14,7 @@ InvalidInput
 └── BodyTooSlow              bytes that come too slowly
 Unavailable
 ├── TooManyAttempts          at the owner's password
+├── NoRoomForUploads         the disk is nearly full
 ├── TooManyRequests          or tokens, of one visitor: HTTP 429
 └── TookTooLong              one request, by this server's time limit
 """
@@ -85,6 +86,11 @@ class BodyTooSlow(InvalidInput):
 @dataclass(eq=False)
 class TooManyAttempts(Unavailable):
     seconds: float
+
+
+@dataclass(eq=False)
+class NoRoomForUploads(Unavailable):
+    pass
 
 
 @dataclass(eq=False)

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -19,7 +20,7 @@ from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
 from llama_demo import ui
-from llama_demo.api import connections, gate
+from llama_demo.api import connections, gate, uploads
 from tests.strangers import PASSWORD, SECRETS, TOKEN, PublicApp, ask, call, public_app, unsaid
 
 HEAD_SECONDS = 1.0
@@ -241,6 +242,27 @@ def test_an_upload_is_kept_where_uploads_are_and_under_no_name_of_its_own_choice
         assert ".." not in Path(path).parts
     assert not Path("/tmp/escaped.txt").exists()
     assert not Path("/etc/cron.d/evil").exists()
+
+
+def test_a_stranger_who_uploads_without_end_is_held_up_and_no_other(client: httpx.Client) -> None:
+    client.get("/")  # gives a cookie: a visitor of its own
+    answers = [client.post("/gradio_api/upload", files={"files": ("a.txt", b"x")}) for _ in range(uploads.A_MINUTE + 1)]
+    assert [answer.status_code for answer in answers] == [200] * uploads.A_MINUTE + [429]
+    assert int(answers[-1].headers["retry-after"]) > 0
+    client.cookies.clear()
+    client.get("/")
+    assert client.post("/gradio_api/upload", files={"files": ("a.txt", b"x")}).status_code == 200
+
+
+def test_what_is_no_upload_leaves_no_file(
+    app: PublicApp, client: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    part, name = app.server_functions()[0]
+    fields = {"component_id": str(part), "fn_name": name, "session_hash": "s"}
+    answer = client.post("/gradio_api/component_server", data=fields, files={"a": ("a.txt", b"x" * 100)})
+    assert answer.status_code == 400
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_uploaded_page_is_never_shown_as_one(client: httpx.Client) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import math
 import re
 import secrets
 import socket
@@ -23,11 +24,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llama_demo.api.cookies import cookie
 from llama_demo.api.guard import Guard
+from llama_demo.api.uploads import Uploads
 from llama_demo.api_errors import UnknownPath, UnreadableBody
 from llama_demo.errors import LlamaDemoError
 from llama_demo.observe import LOG, one_line
-from llama_demo.visitor_errors import BodyTooLarge, BodyTooSlow, CrossSite, ForeignHost, NoHost
-from llama_demo.visitors import VISITOR_COOKIE
+from llama_demo.visitor_errors import (
+    BodyTooLarge,
+    BodyTooSlow,
+    CrossSite,
+    ForeignHost,
+    NoHost,
+    NoRoomForUploads,
+    TooManyRequests,
+)
+from llama_demo.visitors import VISITOR_COOKIE, Visitor
 
 if TYPE_CHECKING:
     from llama_demo.runtime import Runtime
@@ -46,6 +56,8 @@ API_BYTES_PER_CHARACTER = 12
 """The longest way in which JSON writes one: as two escaped surrogates."""
 API_SPARE_BYTES = 1_000_000
 UPLOAD_PATH = "/gradio_api/upload"
+PARTS_PATH = "/gradio_api/component_server"
+"""It takes files, too, which no part of our page sends; what is cut off of them nobody would find again."""
 UNUSED_PATHS = (
     "/gradio_api/proxy=",
     "/gradio_api/custom_component",
@@ -71,6 +83,8 @@ _STATUS = {
     UnknownPath: 404,
     BodyTooSlow: 408,
     BodyTooLarge: 413,
+    TooManyRequests: 429,
+    NoRoomForUploads: 503,
 }
 _HOST = re.compile(r"([\w.-]+|\[[\da-fA-F:.]+\])(:\d{1,5})?", re.ASCII)
 _SERVER_HEADER = b"x-gradio-server"
@@ -92,6 +106,7 @@ class Gate:
         settings = runtime.settings
         self._any_name = settings.public or settings.share or bool(settings.trusted_proxies)
         self._names = {*_OWN_NAMES, settings.host.lower()}
+        self.uploads = Uploads()
         self._frames = "https://huggingface.co https://*.hf.space" if settings.space else "'self'"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -101,7 +116,7 @@ class Gate:
         scope["headers"] = [pair for pair in scope["headers"] if pair[0] != _SERVER_HEADER]
         passage = _Passage(self, Request(scope), receive, send)
         try:
-            passage.check()
+            passage.begin()
             await self._app(scope, passage.receive, passage.send)
         except _Refused:
             await passage.refuse()
@@ -109,9 +124,11 @@ class Gate:
             if not passage.is_gradios:
                 raise
             await passage.refuse(UnreadableBody(), type(error).__name__)
+        finally:
+            passage.end()
 
     def check(self, request: Request) -> None:
-        """Raises `ForeignHost`, `NoHost`, `CrossSite`, `UnknownPath`, `BodyTooLarge`."""
+        """Raises `ForeignHost`, `NoHost`, `CrossSite`, `UnknownPath`, `UnreadableBody`, `BodyTooLarge`."""
         host, passed_on = request.headers.get("host", ""), request.headers.get("x-forwarded-host", "")
         if not self._any_name and not self._is_own(host):
             raise ForeignHost(host)
@@ -122,6 +139,8 @@ class Gate:
             raise CrossSite()
         if request.url.path.startswith(UNUSED_PATHS):
             raise UnknownPath(request.url.path)
+        if request.url.path.startswith(PARTS_PATH) and "multipart" in request.headers.get("content-type", "").lower():
+            raise UnreadableBody()
         length, limit = request.headers.get("content-length", ""), self.body_bytes(request)
         if limit is not None and length.isdecimal() and (len(length) > 18 or int(length) > limit):
             raise BodyTooLarge(limit)
@@ -129,7 +148,7 @@ class Gate:
     def body_bytes(self, request: Request) -> int | None:
         """The most that `request` may send; None for no bound."""
         public = self._runtime.settings.public
-        if request.url.path.startswith(UPLOAD_PATH):
+        if _is_upload(request):
             return PUBLIC_UPLOAD_BYTES if public else None
         if request.url.path.startswith(API_PATH):
             return API_BYTES_PER_CHARACTER * self._runtime.limits.message_characters + API_SPARE_BYTES
@@ -146,6 +165,10 @@ class Gate:
             secure = request.url.scheme == "https"
             made = cookie(VISITOR_COOKIE, value, COOKIE_SECONDS, framed=settings.space, secure=secure)
             headers.append("set-cookie", made)
+
+    def uploader(self, request: Request) -> Visitor | None:
+        """Who uploads with `request` and has only a share of that; None where it is no upload, or nobody shares."""
+        return self._runtime.visitors.of(request) if _is_upload(request) and self._runtime.settings.public else None
 
     def count(self, error: LlamaDemoError) -> None:
         self._runtime.metrics.error(error)
@@ -194,13 +217,21 @@ class _Passage:
         self._whole = False
         self._bytes = 0
         self._began = time.monotonic()
+        self._uploader: Visitor | None = None
         self.is_gradios = request.url.path.startswith(GRADIO_PATH)
 
-    def check(self) -> None:
+    def begin(self) -> None:
         try:
             self._gate.check(self._request)
+            if (uploader := self._gate.uploader(self._request)) is not None:
+                self._gate.uploads.begin(uploader)
+                self._uploader = uploader
         except LlamaDemoError as error:
             self._stop(error)
+
+    def end(self) -> None:
+        if self._uploader is not None:
+            self._gate.uploads.end(self._uploader, self._bytes)
 
     async def receive(self) -> Message:
         """The body's next piece, within its bounds; after the body, whatever comes, whenever it comes."""
@@ -253,11 +284,17 @@ class _Passage:
             "error": {"message": words, "type": "invalid_request_error", "param": None, "code": kind},
         }
         headers = {"x-request-id": self._id, "connection": "close"}
+        if isinstance(error, TooManyRequests):
+            headers["retry-after"] = str(math.ceil(error.seconds))
         await JSONResponse(body, status, headers)(self._request.scope, self._receive, self._send)
 
     def _stop(self, error: LlamaDemoError) -> NoReturn:
         self._error = error
         raise _Refused
+
+
+def _is_upload(request: Request) -> bool:
+    return request.method == "POST" and request.url.path.rstrip("/") == UPLOAD_PATH
 
 
 def _is_cross_site(request: Request) -> bool:

@@ -17,6 +17,7 @@ import gradio as gr
 from llama_demo.messages import Messages, size
 from llama_demo.tables import CSV_NAMES, JSONL_NAMES
 from llama_demo.ui.file_runs import PUBLIC_BYTES, PUBLIC_ROWS, FileRuns, FileView, Plan, Preview
+from llama_demo.ui.patches import delete_what_was_cut_off
 from llama_demo.ui.words import Wording
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ def build_runs(runtime: Runtime, page: Any) -> FileRuns:
     """One for all sections of `page`, which deletes results as it does uploads: after a time, and at its end."""
     kept: set[str] = set()
     page.temp_file_sets.append(kept)
-    folder = Path(gr.utils.get_upload_folder()) / "results"
-    return FileRuns(runtime, folder, lambda path: kept.add(str(path)))
+    folder = Path(gr.utils.get_upload_folder())
+    delete_what_was_cut_off(page, folder, KEPT_SECONDS)
+    return FileRuns(runtime, folder / "results", lambda path: kept.add(str(path)))
 
 
 def build_files(

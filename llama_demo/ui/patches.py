@@ -9,8 +9,9 @@ from __future__ import annotations
 import io
 import os
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from importlib import util
 from pathlib import Path
 from traceback import extract_tb
@@ -100,6 +101,26 @@ class _Complaints:
             LOG.info(
                 "the page could not be asked so: %s in %s:%s", kind.__name__, Path(place.filename).name, place.lineno
             )
+
+
+def delete_what_was_cut_off(page: Any, folder: Path, kept_seconds: float) -> None:
+    """Gradio deletes uploads that are older than `delete_cache` says, those whose names it was told when they were
+    whole. The part of one that was cut off would stay in its upload `folder` for ever: it goes with them."""
+    page.temp_file_sets.append(_CutOff(folder, kept_seconds))
+
+
+class _CutOff(set[str]):
+    """What was cut off and has not been written to for so long, whenever it is looked through."""
+
+    def __init__(self, folder: Path, kept_seconds: float) -> None:
+        super().__init__()
+        self._folder, self._kept_seconds = folder, kept_seconds
+
+    def __iter__(self) -> Iterator[str]:
+        for path in self._folder.glob("tmp*"):
+            with suppress(OSError):  # it has just become whole, and is elsewhere
+                if path.is_file() and path.stat().st_mtime < time.time() - self._kept_seconds:
+                    yield str(path)
 
 
 def look_less_often(page: Any) -> None:

@@ -4,8 +4,11 @@ the second fails the patch may go."""
 from __future__ import annotations
 
 import logging
+import os
 import re
+import socket
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from importlib import util
@@ -15,11 +18,11 @@ from typing import Any
 import gradio as gr
 import httpx
 import pytest
-from gradio import analytics, networking, queueing, routes, utils
+from gradio import analytics, networking, queueing, route_utils, routes, utils
 from gradio_client import Client
 
 from llama_demo import ui
-from llama_demo.ui import patches
+from llama_demo.ui import files, patches
 from tests.ui.scripted import scripted
 
 GRADIO = Path(gr.__file__).parent
@@ -35,12 +38,14 @@ def public() -> str:
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[Any]:
-    """The page of a scripted runtime, as it is served."""
-    made = ui.build(scripted())
-    made.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, **ui.launch_options(scripted()))
-    yield made
-    made.close(verbose=False)
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The page of a scripted runtime, as it is served, with a folder of its own for uploads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
+        made = ui.build(scripted())
+        made.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, **ui.launch_options(scripted()))
+        yield made
+        made.close(verbose=False)
 
 
 @pytest.fixture
@@ -178,3 +183,23 @@ def test_what_gradio_cannot_do_is_one_line_of_the_log_without_what_was_sent(
     for module in (queueing, routes):
         monkeypatch.setattr(module, "traceback", traceback)
     assert send_nonsense("b").count("Traceback") == 2
+
+
+def test_the_part_of_an_upload_that_was_cut_off_is_deleted_after_its_time(page: Any, plain: Any) -> None:
+    folder = Path(utils.get_upload_folder())
+    before = set(folder.glob("tmp*"))
+    host, port = page.local_url.removeprefix("http://").strip("/").split(":")
+    head = "POST /gradio_api/upload HTTP/1.1\r\nHost: a\r\nContent-Length: 9999\r\n"
+    form = '--x\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r\n\r\nthe first part'
+    with socket.create_connection((host, int(port))) as raw:
+        raw.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n{form}".encode())
+        while not (cut_off := set(folder.glob("tmp*")) - before):
+            time.sleep(0.01)
+    (part,) = cut_off
+    route_utils.delete_files_created_by_app(page, age=0)
+    assert part.exists()
+    os.utime(part, (0, time.time() - files.KEPT_SECONDS - 1))
+    route_utils.delete_files_created_by_app(plain, age=0)
+    assert part.exists()
+    route_utils.delete_files_created_by_app(page, age=0)
+    assert not part.exists()
