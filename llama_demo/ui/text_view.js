@@ -7,7 +7,8 @@ function drawBackdrop(place, text, mark) {
   place.replaceChildren(text.slice(0, from), part, text.slice(to), "\u200b");
 }
 
-// Where `mark` is after the text was edited: what was typed into the new part is new as well.
+// Where `mark` is after the text was edited. What was typed into the new part is new as well; what replaced the whole of
+// it, or goes over its beginning, is the visitor's own.
 function movedMark(mark, before, after) {
   if (!mark) return null;
   const shorter = Math.min(before.length, after.length);
@@ -16,8 +17,10 @@ function movedMark(mark, before, after) {
   let tail = 0;
   while (tail < shorter - head && before.at(-1 - tail) === after.at(-1 - tail)) tail += 1;
   const end = before.length - tail;
-  const move = (at) => (at <= head ? at : at >= end ? at + after.length - before.length : head);
-  const [from, to] = [move(mark[0]), move(mark[1])];
+  const grown = after.length - before.length;
+  if (head <= mark[0] && mark[1] <= end) return null;
+  const from = mark[0] <= head ? mark[0] : Math.max(mark[0], end) + grown;
+  const to = mark[1] <= head ? mark[1] : mark[1] >= end ? mark[1] + grown : head;
   return from < to ? [from, to] : null;
 }
 

@@ -259,6 +259,22 @@ def test_an_edited_prompt_keeps_the_new_part_marked(text: TextPage) -> None:
     assert text.new_part == new
 
 
+def test_what_is_pasted_over_the_new_part_is_the_visitor_s_own(text: TextPage) -> None:
+    text.greedy(8)
+    text.box.fill(PROMPT)
+    text.go()
+    assert text.new_part
+    text.box.press("Control+a")
+    text.page.keyboard.insert_text("The sun sets over the harbour")
+    expect(text.box).to_have_value("The sun sets over the harbour")
+    expect(text.page.locator("#text-backdrop mark")).to_have_text("")
+
+
+def test_an_empty_box_s_suggestion_does_not_look_like_a_text(text: TextPage) -> None:
+    color = "(box, pseudo) => getComputedStyle(box, pseudo).color"
+    assert text.box.evaluate(color, "::placeholder") != text.box.evaluate(color, None)
+
+
 def test_stop_strings_end_the_text_before_them(text: TextPage) -> None:
     text.page.get_by_role("button", name="Translation by examples").click()
     text.page.wait_for_function("() => document.querySelector('#text-box').value.includes('French')")
