@@ -6,7 +6,7 @@ const SILENCE = 3000;
 const store = openConversations();
 const untouched = { model, system_prompt: "", sampling: defaults };
 let conversation = store.read(store.current()) ?? fresh();
-const list = conversationList(store, { words: () => words, current: () => conversation.id, open, change });
+const list = conversationList(store, { words: () => words, current: () => conversation.id, open, turnTo, change });
 const library = promptLibrary({ words: () => words, builtIn: () => builtIn, now: written, use: usePrompt });
 let places = [];
 let busy = null;
@@ -168,17 +168,22 @@ function leave() {
   keep();
 }
 
-function open(found) {
+// Another conversation comes onto the screen, or a new one; a drawer that is open stays so.
+function turnTo(found) {
   leave();
   busy = null;
   conversation = found ? copyOf(found) : fresh();
   store.setCurrent(conversation.id);
   say("chat-note", "");
   say("chat-error", "");
-  closeDrawers();
   list.draw();
   show();
   if (conversation.settings) trigger("restore");
+}
+
+function open(found) {
+  turnTo(found);
+  closeDrawers();
   focusBox();
 }
 

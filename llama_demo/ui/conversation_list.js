@@ -1,5 +1,5 @@
 // The panel of conversations: searched, opened, renamed, deleted and taken back, exported and imported.
-// `page` says which conversation is on the screen, opens another, and has the words.
+// `page` says which conversation is on the screen, turns to another or opens it, and has the words.
 function conversationList(store, page) {
   const search = () => part("conversation-search")?.value.trim().toLocaleLowerCase() ?? "";
   let unfolded = null;
@@ -27,7 +27,7 @@ function conversationList(store, page) {
   }
 
   function remove(conversation) {
-    if (conversation.id === page.current()) page.open(null);
+    if (conversation.id === page.current()) page.turnTo(null);
     deleted = store.read(conversation.id);
     store.remove(conversation.id);
     unfolded = null;
@@ -77,6 +77,7 @@ function conversationList(store, page) {
       else if (event.key === "Escape") rename(conversation, "");
       else return;
       event.stopPropagation();
+      event.preventDefault(); // else the same Enter presses the button that has the focus now
     });
     box.addEventListener("blur", () => renamed && rename(conversation, box.value));
     setTimeout(() => box.isConnected && box.select());

@@ -94,6 +94,8 @@ def test_a_new_name_stays_after_the_next_message_and_a_reload(panel: Panel) -> N
     expect(field).to_be_focused()
     field.fill("About lawns")
     field.press("Enter")
+    expect(panel.titles.filter(has_text="About lawns")).to_be_visible()
+    expect(panel.page.locator("#conversation-list .actions")).to_have_count(0)
     panel.titles.filter(has_text="About lawns").click()
     panel.chat.greedy(4)
     panel.chat.ask("And the sky?")
@@ -117,6 +119,19 @@ def test_a_deleted_conversation_comes_back_as_it_was(panel: Panel) -> None:
     panel.note.get_by_role("button", name="Undo").click()
     expect(panel.titles).to_have_text(["What colour is grass?", "Who wrote Hamlet?"])
     assert panel.chat.stored()[1] == HAMLET
+
+
+def test_on_a_phone_the_open_conversation_can_be_taken_back_where_it_was_deleted(
+    phone: BrowserContext, served: Served
+) -> None:
+    panel = Panel(ChatPage(phone.new_page(), served.address), GRASS, HAMLET)
+    panel.page.click("#show-conversations")
+    panel.titles.filter(has_text="Hamlet").click()
+    expect(panel.page.locator("#conversations-panel")).to_be_hidden()
+    panel.page.click("#show-conversations")
+    panel.act("Hamlet", "Delete")
+    panel.note.get_by_role("button", name="Undo").click()
+    expect(panel.titles).to_have_text(["What colour is grass?", "Who wrote Hamlet?"])
 
 
 @pytest.mark.parametrize("kind", ["JSON", "Markdown"])
