@@ -146,6 +146,21 @@ def test_the_exact_prompt_is_one_click_away(chat: ChatPage) -> None:
     expect(chat.page.locator("#conversation .thought-group")).to_contain_text("You are a pirate.")
 
 
+def test_nothing_moves_while_the_next_reply_comes(chat: ChatPage) -> None:
+    rows = "document.querySelectorAll('#conversation .message-row')"
+    heights = f"[...{rows}].slice(0, 2).map((row) => row.offsetHeight)"
+    chat.greedy(8)
+    chat.ask("Who are you?")
+    before = chat.page.evaluate(heights)
+    chat.set_number("max-new-tokens", 400)
+    chat.send(LONG)
+    chat.wait_for_text(40)
+    assert chat.page.evaluate(heights) == before
+    chat.page.click("#stop")
+    chat.wait_until_idle()
+    assert chat.page.evaluate(heights) == before
+
+
 def test_figures_and_context_are_shown_under_the_reply(chat: ChatPage) -> None:
     chat.greedy(8)
     chat.ask("Who are you?")
