@@ -125,6 +125,43 @@ def test_where_nothing_at_all_can_be_written_it_ends_at_once_and_says_what_to_do
     assert done.stderr == "No folder for temporary files can be written. Name one that can with the variable TMPDIR.\n"
 
 
+FILLED = """
+import sys
+from contextlib import suppress
+from pathlib import Path
+from llama_demo.checkpoints.convert import convert
+from llama_demo.errors import DiskFull
+
+source, disk, to = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+
+def fill(done, total):
+    if done and not (disk / "others").exists():
+        with suppress(OSError):
+            (disk / "others").write_bytes(bytes(65_000_000))
+
+try:
+    convert(source, disk / "model.gguf", to=to, report=fill)
+except DiskFull as error:
+    assert error.needed_bytes > error.free_bytes, error
+    print(*(path.name for path in disk.iterdir()))
+"""
+
+
+@pytest.mark.skipif(not may_mount(), reason="making a full disk takes root on Linux")
+@pytest.mark.parametrize("to", ["hf", "gguf"])
+def test_a_disk_that_others_fill_during_a_conversion_is_said_and_nothing_half_written_stays(
+    to: str, tmp_path: Path, tiny_folder: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    program = shlex.join([sys.executable, "-c", FILLED, str(tiny_folder), str(disk), to])
+    mount = f"mount -t tmpfs -o size=60m tmpfs {shlex.quote(str(disk))}"
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", f"{mount} && exec {program}"], check=False, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["others"], done.stderr
+
+
 @pytest.mark.slow
 def test_a_locale_that_does_not_exist_changes_nothing(tmp_path: Path, embedded_gguf: Path) -> None:
     locale = {"LC_ALL": "xx_YY.UTF-8", "LANG": "xx_YY.UTF-8", "LANGUAGE": "xx"}
