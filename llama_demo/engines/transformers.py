@@ -8,10 +8,8 @@ transformers reads exactly), and nothing of text or people.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import math
-import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -24,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from llama_demo.engines import Abilities, transformers_scoring
+from llama_demo.engines.heap import own_pages, trim
 from llama_demo.engines.ids import check_endings, check_text
 from llama_demo.engines.stream import TokenStream
 from llama_demo.engines.transformers_adapter import adapted
@@ -101,7 +100,7 @@ class TransformersEngine:
         self._closing = False
         self._close_lock = threading.Lock()
         self._analysis = threading.Lock()
-        with _out_of_memory():
+        with _out_of_memory(), own_pages():
             if base is None:
                 self._model = _load(folder, self._layers, "float32" if reproducible else dtype)
                 self._slice(folder, pretraining_tp)
@@ -194,7 +193,7 @@ class TransformersEngine:
             with self._analysis:
                 self._model = None
             gc.collect()
-            _trim()
+            trim()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
@@ -284,13 +283,6 @@ def _writes(model: Any) -> bool:
 def _bytes(model: Any) -> int:
     tensors = {tensor.data_ptr(): tensor.nbytes for tensor in (*model.parameters(), *model.buffers())}
     return sum(tensors.values())
-
-
-def _trim() -> None:
-    """glibc keeps the place of many small tensors that are gone: here it gives it back to the system."""
-    if sys.platform.startswith("linux"):
-        with contextlib.suppress(AttributeError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager

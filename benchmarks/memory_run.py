@@ -1,0 +1,101 @@
+"""A process that loads one model, uses it, unloads it, and prints what that took as JSON; `benchmarks.memory` reads it.
+
+OpenVINO's process is measured whole. transformers runs in this one, so what it had before is taken off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import time
+from pathlib import Path
+
+import psutil
+
+from llama_demo.loading import LoadedModel
+from llama_demo.placement import TORCH_HEAD_ROOM_BYTES
+from llama_demo.runtime import Runtime
+from llama_demo.settings import Settings
+from llama_demo.values import Sampling
+
+TEXTS = 2
+NEW_TOKENS = 8
+SETTLING_SECONDS = 3.0
+"""Threads that end give back theirs within it."""
+
+
+def read(field: str) -> int:
+    """Bytes of the engine's processes, or of this one where it has none of its own."""
+    me = psutil.Process()
+    texts = [Path(f"/proc/{process.pid}/status").read_text() for process in me.children(recursive=True) or [me]]
+    return sum(int(found[1]) * 1024 for text in texts if (found := re.search(field + r":\s+(\d+)", text)))
+
+
+def use(model: LoadedModel, context_tokens: int, rounds: int) -> None:
+    """`rounds` of two requests as long as the context."""
+    draw, sampling = random.Random(7), Sampling(max_new_tokens=NEW_TOKENS)
+    most = model.tokenizer.vocabulary_size - 10
+    for _ in range(rounds):
+        texts = [[draw.randrange(10, most) for _ in range(context_tokens - 40)] for _ in range(TEXTS)]
+        for stream in [model.engine.generate(text, sampling) for text in texts]:
+            for _ in stream:
+                continue
+
+
+def least(before: int, seconds: float) -> int:
+    """The least that this process holds within so many seconds, beside what it had before."""
+    until, found = time.monotonic() + seconds, read("VmRSS")
+    while time.monotonic() < until:
+        time.sleep(0.05)
+        found = min(found, read("VmRSS"))
+    return found - before
+
+
+def measure(runtime: Runtime, rounds: int) -> dict[str, tuple[int, int]]:
+    name, page = runtime.default_model, read("VmRSS")
+    needs = runtime.models()[0].needs
+    assert needs is not None, "it runs on this machine, and its files are there"
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    with runtime.registry.lease(name) as loaded:
+        own = not psutil.Process().children()
+        before = page if own else 0
+        use(loaded, needs.context_tokens, rounds)
+        steady, peak = read("VmRSS") - before, read("VmHWM") - before
+    runtime.management.unload(name)
+    while runtime.memory()[0].used_bytes:
+        time.sleep(0.05)
+    gone = steady - (least(before, SETTLING_SECONDS) if own else 0)
+    return {
+        "steady": (needs.bytes, steady),
+        "peak": (needs.peak_bytes or needs.bytes, peak),
+        "freed": (needs.bytes - (TORCH_HEAD_ROOM_BYTES if own else 0), gone),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("--context-tokens", type=int, required=True)
+    parser.add_argument("--rounds", type=int, required=True)
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--reproducible", action="store_true")
+    given = parser.parse_args()
+    settings = Settings(
+        model=given.model,
+        cache_dir=given.cache,
+        memory_gb=8,
+        context_tokens=given.context_tokens,
+        idle_minutes=0,
+        dtype=given.dtype,
+        reproducible=given.reproducible,
+        device="cpu",
+    )
+    with Runtime(settings) as runtime:
+        print(json.dumps(measure(runtime, given.rounds)))
+
+
+if __name__ == "__main__":
+    main()
