@@ -15,7 +15,6 @@ from pathlib import Path
 import psutil
 
 from llama_demo.loading import LoadedModel
-from llama_demo.placement import TORCH_HEAD_ROOM_BYTES
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
 from llama_demo.values import Sampling
@@ -64,13 +63,13 @@ def measure(runtime: Runtime, rounds: int) -> dict[str, tuple[int, int]]:
         use(loaded, needs.context_tokens, rounds)
         steady, peak = read("VmRSS") - before, read("VmHWM") - before
     runtime.management.unload(name)
-    while runtime.memory()[0].used_bytes:
+    while runtime.memory()[0].holders:
         time.sleep(0.05)
     gone = steady - (least(before, SETTLING_SECONDS) if own else 0)
     return {
         "steady": (needs.bytes, steady),
         "peak": (needs.peak_bytes or needs.bytes, peak),
-        "freed": (needs.bytes - (TORCH_HEAD_ROOM_BYTES if own else 0), gone),
+        "freed": (needs.bytes - needs.kept_bytes, gone),
     }
 
 

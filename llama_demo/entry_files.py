@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import util
 from pathlib import Path
@@ -18,7 +19,7 @@ from llama_demo.checkpoints.meta_params import VOCABULARY, read_params
 from llama_demo.checkpoints.safetensors_read import read_tensors
 from llama_demo.errors import BadCheckpoint, Unsupported
 from llama_demo.model_errors import BaseMissing
-from llama_demo.placement import OPENVINO_BYTES, Model
+from llama_demo.placement import OPENVINO_BYTES, OPENVINO_REPRODUCIBLE_BYTES, Model
 
 ARCHITECTURES = frozenset({"LlamaForCausalLM", "LlamaForSequenceClassification"})
 ADAPTER_FILES = (adapter.CONFIG, adapter.WEIGHTS)
@@ -53,11 +54,12 @@ def wanted_files(entry: Entry) -> tuple[str, ...]:
     return META_FILES if entry.format == "meta" else HUB_FILES
 
 
-def read_model(entry: Entry) -> Model:
+def read_model(entry: Entry, *, reproducible: bool = False) -> Model:
     """What the arithmetic needs, read from the catalog, a header or a configuration, never from weights."""
+    each = OPENVINO_REPRODUCIBLE_BYTES if reproducible else OPENVINO_BYTES
     if entry.package or entry.path is None:
         kind = "q8_0" if entry.package else entry.quantization
-        held = int(entry.parameters * OPENVINO_BYTES[kind]) if kind else 0
+        held = int(entry.parameters * each[kind]) if kind else 0
         ends = entry.embedding_parameters or entry.parameters // _ASSUMED_ENDS
         return Model(entry.parameters, ends, entry.layers, entry.kv_heads, entry.head_size, held)
     if entry.format == "meta":
@@ -67,15 +69,15 @@ def read_model(entry: Entry) -> Model:
     if entry.format == "gguf":
         header = gguf.read_header(entry.path)
         shape = (header.block_count, header.head_count_kv, header.head_dim)
-        return Model(header.parameters, 0, *shape, _held_by_openvino(header))
+        return Model(header.parameters, 0, *shape, _held_by_openvino(header, each))
     return _read_folder(entry.path)
 
 
-def _held_by_openvino(header: gguf.GGUFHeader) -> int:
+def _held_by_openvino(header: gguf.GGUFHeader, bytes_each: Mapping[str, float]) -> int:
     rewritten = gguf.unfaithful_types(header)
     return int(
         sum(
-            numbers * OPENVINO_BYTES["q8_0" if kind in rewritten else kind.lower()]
+            numbers * bytes_each["q8_0" if kind in rewritten else kind.lower()]
             for kind, numbers in header.tensor_types.items()
         )
     )

@@ -46,7 +46,7 @@ class Planner:
     def model(self, entry: Entry) -> Model:
         """Raises `BadCheckpoint` for files that cannot be read."""
         if entry.name not in self._models:
-            self._models[entry.name] = read_model(entry)
+            self._models[entry.name] = read_model(entry, reproducible=self._settings.reproducible)
         return self._models[entry.name]
 
     def smallest(self, entry: Entry, *, on_gpu: bool) -> Form:

@@ -34,7 +34,8 @@ class Help:
 @dataclass(frozen=True, slots=True)
 class Needs:
     """What a model takes of a device: with a cache for `conversations` of `context_tokens` each, side by side.
-    `peak_bytes` is the most it takes for a moment, 0 where that is no more."""
+    `peak_bytes` is the most it takes for a moment, 0 where that is no more. The head-room's `kept_bytes` serve all such
+    models, and stay when they go."""
 
     device: str
     weight_bytes: int
@@ -45,6 +46,7 @@ class Needs:
     has_bytes: int
     helps: tuple[Help, ...] = ()
     peak_bytes: int = 0
+    kept_bytes: int = 0
 
     @property
     def bytes(self) -> int:

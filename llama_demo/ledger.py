@@ -15,6 +15,7 @@ from itertools import count
 from typing import Generic, TypeVar
 
 from llama_demo.errors import DoesNotFit, LlamaDemoError, LoadFailed, MemoryHeld, NoModel
+from llama_demo.eviction import Idle, choose_evictions
 from llama_demo.values import LoadProgress, ModelState, ResidentStatus
 
 R = TypeVar("R")
@@ -26,12 +27,14 @@ class Plan:
 
     `parts` are the bytes a device of a model that is split over several; `device` then names them all. `others` are
     plans that would do as well, on other devices: which of them it is to be is decided when there is room.
+    `kept_bytes` come beside `bytes` with the first such model, serve all later ones, and stay: an engine's libraries.
     """
 
     device: str
     bytes: int
     parts: tuple[tuple[str, int], ...] = ()
     others: tuple[Plan, ...] = ()
+    kept_bytes: int = 0
 
     def __post_init__(self) -> None:
         if self.bytes < 0:
@@ -39,28 +42,8 @@ class Plan:
 
     @property
     def shares(self) -> dict[str, int]:
-        """Bytes by device."""
+        """Bytes by device, of those that go with the model."""
         return dict(self.parts) or {self.device: self.bytes}
-
-
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """A resident that nobody leases; `since` is the clock's reading at its last release."""
-
-    bytes: int
-    since: float
-
-
-def choose_evictions(needed_bytes: int, free_bytes: int, idle: Sequence[Idle]) -> list[int] | None:
-    """Which of `idle` (as indices) must go for `needed_bytes`, the least recently used first; None when all of them
-    together are not enough, and then none should go."""
-    chosen: list[int] = []
-    for index in sorted(range(len(idle)), key=lambda index: idle[index].since):
-        if needed_bytes <= free_bytes:
-            break
-        chosen.append(index)
-        free_bytes += idle[index].bytes
-    return chosen if needed_bytes <= free_bytes else None
 
 
 class Phase(Enum):
@@ -119,6 +102,8 @@ class Ledger(Generic[R]):
         """What a request for the name joins or leases."""
         self._counted: list[Model[R]] = []
         """Those whose bytes count, in order of loading."""
+        self._kept: Counter[str] = Counter()
+        """What loaded models have brought to stay, bytes by device."""
         self._failures: dict[str, LlamaDemoError] = {}
         self._pinned: set[str] = set()
         self._numbers = count(1)
@@ -129,8 +114,8 @@ class Ledger(Generic[R]):
 
     def check_budget(self, name: str, plan: Plan) -> None:
         """Raises `DoesNotFit` for what would not fit if everything else were gone."""
-        for device, needed in plan.shares.items():
-            budget = self._budgets.get(device, 0)
+        for device, share in plan.shares.items():
+            budget, needed = self._budgets.get(device, 0), share + max(plan.kept_bytes, self._kept[device])
             if needed > budget:
                 raise DoesNotFit(name, device, needed, budget)
 
@@ -185,6 +170,8 @@ class Ledger(Generic[R]):
 
     def loaded(self, model: Model[R], value: R, now: float) -> None:
         model.value, model.phase, model.idle_since = value, Phase.READY, now
+        for device in model.plan.shares:
+            self._kept[device] = self.kept_bytes(device)
         self._serve(model)
         if model.unwanted:
             self.drain(model)
@@ -247,7 +234,7 @@ class Ledger(Generic[R]):
         """What must go for `plan`, the least recently used first; None where it is not enough. What is closing already
         counts as gone."""
         victims: list[Model[R]] = []
-        for device, needed in plan.shares.items():
+        for device, needed in self._needed(plan).items():
             going = [*(other for other in self._on(device) if other.closing), *victims]
             coming = sum(other.plan.shares.get(device, 0) for other in going)
             idle = [model for model in self.idle(device) if model not in victims]
@@ -265,7 +252,12 @@ class Ledger(Generic[R]):
         return not self._has_room(plan), latest, sum(map(self.free_bytes, plan.shares))
 
     def _has_room(self, plan: Plan) -> bool:
-        return all(needed <= self.free_bytes(device) for device, needed in plan.shares.items())
+        return all(needed <= self.free_bytes(device) for device, needed in self._needed(plan).items())
+
+    def _needed(self, plan: Plan) -> dict[str, int]:
+        """Bytes by device, with what it would bring to stay."""
+        more = {device: max(0, plan.kept_bytes - self.kept_bytes(device)) for device in plan.shares}
+        return {device: share + more[device] for device, share in plan.shares.items()}
 
     def end_waits(self, now: float) -> None:
         """Fails the requests that have waited too long for memory, each after trying what the last one left."""
@@ -317,7 +309,11 @@ class Ledger(Generic[R]):
 
     def used_bytes(self, device: str) -> int:
         """What is closing counts until its close has returned, and not only until it began."""
-        return sum(model.plan.shares[device] for model in self._on(device))
+        return self.kept_bytes(device) + sum(model.plan.shares[device] for model in self._on(device))
+
+    def kept_bytes(self, device: str) -> int:
+        """Of these, what models have brought to stay: once for all of them, and still there when they are gone."""
+        return max([self._kept[device], *(model.plan.kept_bytes for model in self._on(device))])
 
     def free_bytes(self, device: str) -> int:
         return self._budgets.get(device, 0) - self.used_bytes(device)

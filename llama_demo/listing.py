@@ -87,12 +87,14 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class DeviceMemory:
-    """What models take of a device, of what they may take, and which of them, as they were loaded."""
+    """What models take of a device, of what they may take, and which of them, as they were loaded; `kept_bytes` are
+    nobody's: libraries that serve all of them, and stay."""
 
     device: str
     used_bytes: int
     budget_bytes: int
     holders: tuple[Holder, ...] = ()
+    kept_bytes: int = 0
 
 
 class Listing:
@@ -180,6 +182,7 @@ class Listing:
                     for name, status in statuses.items()
                     if device in status.shares
                 ),
+                self._registry.kept_bytes(device),
             )
             for device, budget in self._budgets.items()
         ]
@@ -210,6 +213,7 @@ class Listing:
             conversations=plan.visitors,
             has_bytes=sum(self._budgets.get(share.device, 0) for share in plan.shares),
             peak_bytes=plan.peak_bytes if plan.peak_bytes > plan.bytes else 0,
+            kept_bytes=plan.kept_bytes,
         )
 
     def _too_much(self, entry: Entry, refused: DoesNotFit) -> Needs | None:

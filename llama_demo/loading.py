@@ -27,7 +27,7 @@ from llama_demo.entry_plans import Planner
 from llama_demo.errors import CacheNotWritable, DoesNotFit, LlamaDemoError, MissingPackage, Unsupported
 from llama_demo.model_cache import Files, ModelCache, Report
 from llama_demo.model_errors import DeviceLost
-from llama_demo.placement import kv_bytes_per_token
+from llama_demo.placement import TORCH_HEAD_ROOM_BYTES, TORCH_LIBRARY_BYTES, kv_bytes_per_token
 from llama_demo.placement_plan import Plan, Share
 from llama_demo.remote_errors import RemoteKeepsTokens
 from llama_demo.settings import Settings
@@ -40,7 +40,7 @@ ANALYSIS = "/analysis"
 ANALYSIS_WORK_BYTES = 150_000_000
 """What the second graph takes beside its weights and a context's cache: the compiled head, slices of logits."""
 
-ADAPTER_HEAD_ROOM_BYTES = 50_000_000
+ADAPTER_HEAD_ROOM_BYTES = TORCH_HEAD_ROOM_BYTES - TORCH_LIBRARY_BYTES
 """What an adapter's own batching takes beside its weights and its cache."""
 
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
@@ -127,8 +127,10 @@ class Loader:
             read_adapter(entry.path)
         weights = (entry.path / WEIGHTS).stat().st_size if entry.path is not None else entry.parameters * 4
         each = weights // len(base.shares)
-        shares = [replace(share, weight_bytes=each, head_room_bytes=ADAPTER_HEAD_ROOM_BYTES) for share in base.shares]
-        return replace(base, shares=tuple(shares))
+        shares = tuple(
+            Share(share.device, each, share.cache_bytes, ADAPTER_HEAD_ROOM_BYTES, share.layers) for share in base.shares
+        )
+        return replace(base, shares=shares)
 
     def ways(self, name: str) -> list[Plan]:
         """Every way to run `name` here, best first; none where nothing fits. Raises `UnknownModel`."""

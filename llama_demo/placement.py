@@ -16,7 +16,9 @@ OpenVINO on the CPU."""
 OPENVINO_HEAD_ROOM_BYTES = 220_000_000
 """What OpenVINO's process takes beside weights and cache: its libraries, the compiled graph, the work buffers."""
 TORCH_HEAD_ROOM_BYTES = 420_000_000
-"""What transformers takes on the CPU beside them: torch's and its own libraries are three quarters of it, and stay."""
+"""What transformers takes on the CPU beside them, with torch's and its own libraries."""
+TORCH_LIBRARY_BYTES = 380_000_000
+"""What these are of it: there once for all models, and for as long as the process is."""
 GPU_HEAD_ROOM_BYTES = 1_200_000_000
 """What CUDA's own context, its libraries' work space and a step's activations take on each GPU."""
 
@@ -29,6 +31,8 @@ FAST_CACHE_BYTES = 1.25
 OPENVINO_BYTES: Mapping[str, float] = {"f16": 2 + 4, "q8_0": 2 * 34 / 32, "q6_k": 2.5, "q4_0": 2 * 18 / 32}
 """A number of a matrix in each type of a file, as OpenVINO has it in memory: as it was read, and once more in the order
 that it multiplies in, which for 16 bits is in 32. The others share a scale among 32, six bits become eight."""
+OPENVINO_REPRODUCIBLE_BYTES: Mapping[str, float] = {**OPENVINO_BYTES, "f16": 2 + 2 + 4}
+"""The same where it computes in 32 bits: 16 bits are then held once more."""
 GPU_BYTES: Mapping[str, float] = {"32-bit": 4.0, "16-bit": 2.0, "8-bit": 1.0, "4-bit": 0.5 + 4 / 64}
 """A number of a layer's matrices; in 4 bits, 64 share a float32 scale. The embedding and the head stay in 16 bits."""
 
@@ -70,6 +74,11 @@ class Form:
         if self.on_gpu:
             return GPU_HEAD_ROOM_BYTES
         return OPENVINO_HEAD_ROOM_BYTES if self.way == "openvino" else TORCH_HEAD_ROOM_BYTES
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of the head-room, what serves all such models, and stays when they go."""
+        return TORCH_LIBRARY_BYTES if self.way == "batching" and not self.on_gpu else 0
 
     def context_bytes(self, context_tokens: int) -> int:
         """The whole cache of one full conversation."""

@@ -16,7 +16,8 @@ from llama_demo.placement import Form, Way
 @dataclass(frozen=True, slots=True)
 class Share:
     """What one device is asked for; `layers` is how many of the model's it holds. `read_bytes` come on top of weights
-    and head-room while it loads, before there is a cache: clean pages of a file, which need not be free."""
+    and head-room while it loads, before there is a cache: clean pages of a file, which need not be free. `kept_bytes`
+    are that part of the head-room that serves all such models, and stays when they go."""
 
     device: str
     weight_bytes: int
@@ -24,6 +25,7 @@ class Share:
     head_room_bytes: int
     layers: int = 0
     read_bytes: int = 0
+    kept_bytes: int = 0
 
     @property
     def bytes(self) -> int:
@@ -59,6 +61,10 @@ class Plan:
     @property
     def head_room_bytes(self) -> int:
         return sum(share.head_room_bytes for share in self.shares)
+
+    @property
+    def kept_bytes(self) -> int:
+        return sum(share.kept_bytes for share in self.shares)
 
     @property
     def bytes(self) -> int:
@@ -98,7 +104,8 @@ def _on_one(form: Form, devices: Sequence[Device], context_tokens: int, visitors
     for device in sorted(devices, key=lambda device: device.free_bytes):
         if most >= 1 and held[device.name] == most:
             cache = most * one + form.spare_bytes
-            share = Share(device.name, form.weight_bytes, cache, form.head_room_bytes, form.layers, form.read_bytes)
+            room, layers, read = form.head_room_bytes, form.layers, form.read_bytes
+            share = Share(device.name, form.weight_bytes, cache, room, layers, read, form.kept_bytes)
             yield Plan(form.way, form.precision, (share,), most)
 
 

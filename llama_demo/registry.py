@@ -205,6 +205,11 @@ class Registry(Generic[R]):
         with self._changing() as (ledger, _):
             return ledger.used_bytes(device)
 
+    def kept_bytes(self, device: str) -> int:
+        """Of `used_bytes`, what models have brought to stay, as their plans say."""
+        with self._changing() as (ledger, _):
+            return ledger.kept_bytes(device)
+
     def close(self, join_seconds: float = 30.0) -> None:
         """Refuses requests, fails those who wait with `Closing`, closes what is resident (leased or not) in reverse
         order of loading, and joins the threads, each for at most `join_seconds`. A load cannot be interrupted, only

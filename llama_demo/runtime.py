@@ -325,5 +325,6 @@ def _gpus() -> tuple[Device, ...]:
 
 def _counted(placement: placement_plan.Plan) -> Plan:
     """The same for the registry's books."""
-    parts = tuple((share.device, share.bytes) for share in placement.shares)
-    return Plan(placement.device, placement.bytes, parts)
+    parts = tuple((share.device, share.bytes - share.kept_bytes) for share in placement.shares)
+    kept = placement.kept_bytes
+    return Plan(placement.device, placement.bytes - kept, parts, kept_bytes=kept)

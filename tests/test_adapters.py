@@ -17,6 +17,7 @@ from llama_demo.errors import BadCatalog, BadCheckpoint, InvalidParameter, LoadF
 from llama_demo.loading import LoadedModel
 from llama_demo.messages import messages
 from llama_demo.model_errors import WrongBase
+from llama_demo.placement import TORCH_LIBRARY_BYTES
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
 from llama_demo.values import ModelState, Sampling
@@ -127,9 +128,9 @@ def test_a_base_stays_while_an_adapter_is_in_memory_and_goes_after_it(
             registry.unload("base")
             assert registry.status("base").state is ModelState.DRAINING
         registry.unload("pirate")
-        while registry.used_bytes("CPU"):
+        while registry.statuses():
             threading.Event().wait(0.01)
-        assert not registry.statuses()
+        assert registry.used_bytes("CPU") == registry.kept_bytes("CPU") == TORCH_LIBRARY_BYTES
 
 
 def refused(tmp_path: Path, base: Path, adapter: Path) -> BaseException:

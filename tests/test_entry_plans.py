@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from llama_demo.catalog import Entry, read_catalog
+from llama_demo.checkpoints.gguf import write_gguf
+from llama_demo.checkpoints.gguf_write import Quantization
 from llama_demo.devices import CPU
 from llama_demo.entry_plans import Planner
 from llama_demo.errors import DoesNotFit
@@ -126,3 +128,13 @@ def test_a_folder_that_is_cast_has_its_file_in_memory_as_well_while_it_loads(
     model = planner(4).model(catalog.find(name))
     assert share.read_bytes == (model.parameters * (4 if stored == "float32" else 2) if is_cast else 0)
     assert share.peak_bytes == max(share.bytes, share.weight_bytes + share.head_room_bytes + share.read_bytes)
+
+
+def test_a_file_of_sixteen_bits_takes_more_where_the_arithmetic_is_exact(tiny_folder: Path, tmp_path: Path) -> None:
+    fast, exact = planner(4), planner(4, reproducible=True)
+    types: dict[Quantization, float] = {"f16": 8 / 6, "q8_0": 1}
+    for to, more in types.items():
+        write_gguf(tiny_folder, tmp_path / f"{to}.gguf", to=to)
+        catalog, name = read_catalog(str(tmp_path / f"{to}.gguf"))
+        fast_bytes, exact_bytes = (each.best(catalog.find(name)).weight_bytes for each in (fast, exact))
+        assert exact_bytes == pytest.approx(fast_bytes * more, rel=0.01)

@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("listing",),
     ("registry",),
     ("ledger",),
+    ("eviction",),
     ("loading", "sheet"),
     ("engines",),
     ("model_cache",),

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not sys.platform.startswith("
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, embedded_gguf: Path) -> Path:  # noqa: ARG001 - without it, skipped
+def folder(tmp_path_factory: pytest.TempPathFactory, embedded_gguf: Path) -> Path:
     return tmp_path_factory.mktemp("models")
 
 

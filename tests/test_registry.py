@@ -19,7 +19,7 @@ from llama_demo.errors import (
     NoModel,
     UnknownModel,
 )
-from llama_demo.ledger import Idle, choose_evictions
+from llama_demo.eviction import Idle, choose_evictions
 from llama_demo.registry import Lease, Plan, Registry, Ticket
 from llama_demo.values import LoadProgress, ModelState
 from tests.waiting import PATIENCE_SECONDS
@@ -352,6 +352,30 @@ def test_a_closing_that_raises_frees_its_bytes_all_the_same(machine: Machine, re
     machine.close_errors["a"] = OSError("gone already")
     taken(registry.request("c"))
     assert registry.used_bytes("cpu") == 8
+
+
+# What stays.
+
+
+def test_what_models_bring_to_stay_is_counted_once_and_outlives_them(
+    machine: Machine, registry: Registry[Pretend]
+) -> None:
+    machine.plans |= {"one": Plan("cpu", 2, kept_bytes=3), "two": Plan("cpu", 5, kept_bytes=3)}
+    machine.errors["one"] = [OSError("no file")]
+    with pytest.raises(LoadFailed), registry.lease("one"):
+        pass
+    assert registry.used_bytes("cpu") == 0, "it may have failed before it brought anything"
+    use_once(registry, "one", "two")
+    assert not machine.closings, "2 + 5 + 3 are the whole budget"
+    assert registry.used_bytes("cpu") == 10
+    assert [registry.status(name).bytes for name in ("one", "two")] == [2, 5]
+    use_once(registry, "b")
+    assert machine.closings == ["one", "two"], "4 fit beside the 3 that stay once both have gone"
+    assert registry.used_bytes("cpu") == 4 + 3
+    assert registry.kept_bytes("cpu") == 3
+    with pytest.raises(DoesNotFit) as refused:
+        registry.request("c")
+    assert (refused.value.needed_bytes, refused.value.free_bytes) == (8 + 3, 10)
 
 
 # Failures.

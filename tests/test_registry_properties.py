@@ -34,8 +34,8 @@ WAIT_SECONDS = 30.0
 IDLE_SECONDS = 50.0
 BUDGETS = {"cpu": 10, "gpu": 10}
 PLANS = {
-    "small": Plan("cpu", 3),
-    "half": Plan("cpu", 5),
+    "small": Plan("cpu", 2, kept_bytes=1),
+    "half": Plan("cpu", 4, kept_bytes=1),
     "large": Plan("cpu", 8),
     "fast": Plan("gpu", 6),
     "wide": Plan("gpu", 7),
@@ -83,23 +83,25 @@ class World:
         self.held: list[Held] = []
         self.gates_open = False
         self.ending = False
-        self.bytes = dict.fromkeys(BUDGETS, 0)
+        self.bytes, self.kept = dict.fromkeys(BUDGETS, 0), dict.fromkeys(BUDGETS, 0)
         self.loading: list[str] = []
         self.unwanted: set[str] = set()
         self.residents: list[Pretend] = []
 
     def load(self, name: str, plan: Plan, report: Callable[[LoadProgress], None]) -> Pretend:
         plan = PLANS[name]
+        report(LoadProgress("load", 0, plan.bytes))  # which ends a load that nobody wants any more
         with self.changed:
             self.judge(name not in self.loading, f"two loads of {name} at once")
             self.loading.append(name)
             self.bytes[plan.device] += plan.bytes
-            self.judge(self.bytes[plan.device] <= BUDGETS[plan.device], f"over the budget of {plan.device}")
-        report(LoadProgress("load", 0, plan.bytes))
+            taken = self.bytes[plan.device] + max(self.kept[plan.device], plan.kept_bytes)
+            self.judge(taken <= BUDGETS[plan.device], f"over the budget of {plan.device}")
         outcome = self.hold("load", name)
         with self.changed:
             self.loading.remove(name)
             if outcome == "works":
+                self.kept[plan.device] = max(self.kept[plan.device], plan.kept_bytes)
                 self.residents.append(Pretend(name, self, let_go=name in self.unwanted))
                 self.unwanted.discard(name)
                 return self.residents[-1]
@@ -370,7 +372,8 @@ class Play:
         for device, budget in BUDGETS.items():
             used = self.registry.used_bytes(device)
             world.judge(used <= budget, f"over the budget of {device} by its own books")
-            world.judge(world.bytes[device] <= used, f"more is on {device} than is counted")
+            there = world.bytes[device] + world.kept[device]
+            world.judge(there <= used, f"more is on {device} than is counted")
 
     def _all_go_home(self, close_at_once: bool) -> None:
         """Whoever waits is served or told, without the clock's help, once those who have a lease give it back."""

@@ -41,7 +41,7 @@ def test_three_models_in_a_budget_for_two_are_all_served_and_the_least_recently_
 ) -> None:
     folders = {"a": tiny_folder, "b": tiny_sentencepiece_folder, "c": tiny_folder}
     catalog = write_catalog(tmp_path / "models.toml", folders)
-    settings = Settings(cache_dir=tmp_path, catalog=catalog, model="a", context_tokens=256, memory_gb=1.0)
+    settings = Settings(cache_dir=tmp_path, catalog=catalog, model="a", context_tokens=256, memory_gb=0.5)
     with Runtime(settings) as runtime:
         texts = {}
         for name in folders:

@@ -5,7 +5,7 @@ It sees the runtime's listing, never a component, a file or a model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from llama_demo.messages import Messages, size
@@ -177,7 +177,8 @@ def needs_words(needs: Needs, words: Messages, *, fits: bool) -> str:
         head_room=size(needs.head_room_bytes),
     )
     peak = words("models.needs_peak", peak=size(needs.peak_bytes)) if needs.peak_bytes else ""
-    return f"{said} {peak}".strip()
+    kept = words("models.needs_kept", kept=size(needs.kept_bytes)) if needs.kept_bytes else ""
+    return " ".join(filter(None, (said, kept, peak)))
 
 
 def help_words(each: Help, words: Messages) -> str:
@@ -192,9 +193,26 @@ def device(memory: DeviceMemory, words: Messages, *, owner: bool) -> View:
             "models.device", device=memory.device, used=size(memory.used_bytes), budget=size(memory.budget_bytes)
         ),
         "help": words("models.device_help"),
-        "parts": [_part(holder, memory.budget_bytes, words, owner=owner) for holder in memory.holders],
+        "parts": [
+            *(_part(holder, memory.budget_bytes, words, owner=owner) for holder in memory.holders),
+            *_libraries(memory, words),
+        ],
         "empty": words("models.device_empty") if not memory.holders else "",
     }
+
+
+def _libraries(memory: DeviceMemory, words: Messages) -> Iterator[View]:
+    if memory.kept_bytes:
+        yield {
+            "name": "",
+            "title": words("models.libraries"),
+            "share": memory.kept_bytes / max(1, memory.budget_bytes),
+            "size": size(memory.kept_bytes),
+            "state": str(ModelState.READY),
+            "state_words": words("models.libraries_stay"),
+            "help": words("models.libraries_help"),
+            "unload": "",
+        }
 
 
 def _part(holder: Holder, budget_bytes: int, words: Messages, *, owner: bool) -> View:

@@ -17,10 +17,11 @@ from llama_demo.engines.worker import Worker
 from llama_demo.errors import DiskFull
 from llama_demo.fitting import Needs
 from llama_demo.jobs import JobProgress
+from llama_demo.listing import DeviceMemory, Holder
 from llama_demo.messages import messages
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
-from llama_demo.ui.model_cards import job_view, needs_words
+from llama_demo.ui.model_cards import device, job_view, needs_words
 from llama_demo.ui.models import ModelsPage
 from llama_demo.values import ModelState
 from llama_demo.visitors import NOBODY, Role, Visitor
@@ -74,7 +75,8 @@ def test_loading_pinning_and_unloading_are_seen_at_once_by_everybody(page: Model
         seen = page.read({}, NOBODY)
         assert cards(seen)["tiny-llama"]["state"] == ModelState.READY
         assert "in use by" in cards(seen)["tiny-llama"]["state_words"]
-        (part,) = seen["devices"][0]["parts"]
+        part, libraries = seen["devices"][0]["parts"]
+        assert libraries["title"] == WORDS("models.libraries")
         assert part["title"] == "tiny-llama"
         assert 0 < part["share"] < 1
         assert not part["unload"]
@@ -257,6 +259,18 @@ def test_what_a_load_takes_for_a_moment_more_is_said(page: ModelsPage) -> None:
     assert "While it is loading" not in cards(page.read({}, OWNER))["tiny-llama"]["needs"]
     needs = Needs("CPU", 10 * GB, 2 * GB, GB, 4096, 8, 40 * GB, peak_bytes=21 * GB)
     assert needs_words(needs, WORDS, fits=True).endswith("While it is loading it takes up to 21.0 GB for a moment.")
+
+
+def test_libraries_that_serve_all_models_and_stay_have_a_part_of_the_bar_that_nobody_can_unload() -> None:
+    needs = Needs("CPU", 10 * GB, 2 * GB, GB, 4096, 8, 40 * GB, kept_bytes=GB // 2)
+    assert "500 MB of that are libraries" in needs_words(needs, WORDS, fits=True)
+    model = Holder("a", "A", 10 * GB, 0, ModelState.READY, is_analysis=False, pinned=False)
+    bar = device(DeviceMemory("CPU", 12 * GB, 40 * GB, (model,), kept_bytes=2 * GB), WORDS, owner=True)
+    assert [(part["size"], bool(part["unload"])) for part in bar["parts"]] == [("10.0 GB", True), ("2.0 GB", False)]
+    assert sum(part["share"] for part in bar["parts"]) == pytest.approx(12 / 40)
+    gone = device(DeviceMemory("CPU", 2 * GB, 40 * GB, kept_bytes=2 * GB), WORDS, owner=True)
+    assert [part["title"] for part in gone["parts"]] == [WORDS("models.libraries")]
+    assert gone["empty"]
 
 
 def test_a_sheet_says_what_is_written_again_before_it_is_loaded(tmp_path: Path, embedded_gguf: Path) -> None:
