@@ -49,5 +49,5 @@ def test_the_service_is_one_that_systemd_takes(tmp_path: Path) -> None:
         pytest.skip("systemd is not installed")
     unit = tmp_path / "llama-demo.service"
     unit.write_text(block("ini").replace("/opt/llama-demo/app/.venv/bin/python", sys.executable), encoding="utf-8")
-    done = subprocess.run([analyze, "verify", str(unit)], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run([analyze, "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False)
+    assert unit.name not in done.stderr, "other units may have faults of their own"
