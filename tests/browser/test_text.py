@@ -374,7 +374,7 @@ def test_a_view_of_thousands_of_tokens_stays_quick(text: TextPage) -> None:
     assert text.alternatives.count() == 8
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_on_a_phone_nothing_is_cut_off_in_any_view(phone: BrowserContext, served: Served, scheme: str) -> None:
     page = phone.new_page()
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")

@@ -127,6 +127,7 @@ def test_the_cache_of_generation_is_within_the_bound_and_16_bits_would_be_no_bet
     assert found["as generation keeps it"] < found["16 bits"] + LIMIT / 10
 
 
+@pytest.mark.slow
 def test_the_check_fails_for_a_type_that_openvino_rounds(
     embedded_gguf: Path, embedded_folder: Path, page: list[int], tmp_path: Path
 ) -> None:
@@ -137,6 +138,7 @@ def test_the_check_fails_for_a_type_that_openvino_rounds(
     assert divergence > 10 * LIMIT
 
 
+@pytest.mark.slow
 def test_transformers_itself_is_faithful_in_bfloat16(embedded_folder: Path, page: list[int]) -> None:
     engine = TransformersEngine(
         embedded_folder, name="embedded", eos_ids=(), context_tokens=CONTEXT_TOKENS, dtype="bfloat16"
@@ -148,6 +150,7 @@ def test_transformers_itself_is_faithful_in_bfloat16(embedded_folder: Path, page
     assert mean_divergence(reference(embedded_folder, page), made) <= LIMIT
 
 
+@pytest.mark.slow
 def test_both_engines_rank_the_same_first_token_all_but_always(
     embedded_gguf: Path, embedded_folder: Path, page: list[int], tmp_path: Path
 ) -> None:

@@ -73,7 +73,7 @@ def same_among_others(engine: OpenVINOEngine, prompts: list[list[int]], trial: i
 def test_a_seeded_text_is_the_same_alone_and_among_eleven_others(
     engine: OpenVINOEngine, prompts: list[list[int]]
 ) -> None:
-    assert [same_among_others(engine, prompts, trial) for trial in range(3)] == [True] * 3
+    assert same_among_others(engine, prompts, 5)  # one that draws, at temperature 1
 
 
 @pytest.mark.slow

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -177,12 +175,3 @@ def test_an_endpoint_s_error_is_its_words_alone() -> None:
             asyncio.run(call(**arguments))
         assert type(caught.value).__name__ == "Error"
         assert caught.value.print_exception is False  # type: ignore[attr-defined]
-
-
-def test_opening_the_page_imports_no_torch() -> None:
-    code = (
-        "import sys; from tests.ui.scripted import scripted; from llama_demo import ui;"
-        "ui.build(scripted()); print(sorted({'torch', 'transformers', 'openvino'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout.strip() == "[]"
