@@ -101,13 +101,14 @@ def _cache(sheet: Sheet, needs: Needs | None, words: Messages) -> list[str]:
 
 def _held(attention: Attention, needs: Needs, words: Messages) -> str:
     """The cache as it is on this machine: in which type, and for how much."""
-    each = needs.cache_bytes / (needs.conversations * needs.context_tokens)
-    bits = min(_NUMBER_BYTES, key=lambda bits: abs(_NUMBER_BYTES[bits] - each / attention.kv_numbers_per_token))
+    numbers = attention.kv_numbers_per_token
+    each = needs.cache_bytes / (needs.conversations * needs.context_tokens) / numbers  # and a share of the spare page
+    bits = min(_NUMBER_BYTES, key=lambda bits: abs(_NUMBER_BYTES[bits] - each))
     return words(
         "sheet.cache_held",
         device=needs.device,
         type=words(f"sheet.cache_type_{bits}"),
-        bytes=_count(round(each)),
+        bytes=_count(round(numbers * _NUMBER_BYTES[bits])),
         size=size(needs.cache_bytes),
         conversations=needs.conversations,
         tokens=_count(needs.context_tokens),

@@ -207,7 +207,8 @@ def test_the_sheet_says_how_the_cache_is_held_here_and_the_engine_holds_it_so(
     settings = Settings(cache_dir=tmp_path / "cache", model=str(model), memory_gb=8.0, context_tokens=256, **options)
     with Runtime(settings) as runtime:
         line = ModelsPage(runtime).sheet({"name": "tiny-llama"}, NOBODY)["cache"][-1]
-        assert f"kept in {held}:" in line
+        each = {"8 bits with their scales": "480", "16 bits": "768", "32 bits": "1\u2009536"}[held]
+        assert f"kept in {held}: {each} bytes a token" in line
         assert f"{settings.cached_conversations} \u00d7 256 tokens" in line
         needs = runtime.needs("tiny-llama")
         assert needs is not None
