@@ -203,11 +203,13 @@ def test_a_server_that_goes_away_is_noticed_and_the_page_goes_on_when_it_is_back
         assert "connection to the server was lost" in chat.error
         so_far = chat.last_turn()["content"]
         assert so_far
-        served.start()
-        chat.open()
-        assert chat.last_turn()["content"] == so_far
+        with chat.page.expect_navigation(timeout=60_000):
+            served.start()  # the page finds it by itself, and comes anew
+        chat.loaded()
+        expect(chat.page.locator("#conversation")).to_contain_text(so_far.split()[0])
         chat.set_number("max-new-tokens", 8)
         assert chat.ask("Are you back?")
+        assert [turn["content"] for turn in chat.stored()[0]["turns"][:3]] == [LONG, so_far, "Are you back?"]
 
 
 def test_a_change_of_the_model_is_marked_in_the_conversation(chat: ChatPage) -> None:
