@@ -69,19 +69,21 @@ def test_the_password_gives_the_owners_functions_to_one_browser_until_it_is_lock
         page.locator("#owner summary").click()
         with page.expect_navigation():
             page.get_by_role("button", name="Lock again").click()
-        expect(page.locator("#owner summary")).to_have_text("For the owner")
+        expect(page.locator("#owner summary")).to_have_text("For the owner", timeout=LOAD_MILLISECONDS)
         assert buttons(page) == {"Use it", "Sheet"}
         assert not [one for one in owners.cookies() if one["name"] == OWNER_COOKIE]
 
 
 @pytest.mark.slow
 def test_a_browser_that_keeps_no_cookies_is_told_that_the_password_was_right(browser: Browser, public: Served) -> None:
-    def without_cookies(route: Route) -> None:
-        answer = route.fetch()
-        kept = {name: value for name, value in answer.headers.items() if name != "set-cookie"}
-        route.fulfill(response=answer, headers=kept)
-
     with watched_context(browser) as context:
+
+        def without_cookies(route: Route) -> None:
+            answer = route.fetch()
+            context.clear_cookies(name=OWNER_COOKIE)
+            kept = {name: value for name, value in answer.headers.items() if name != "set-cookie"}
+            route.fulfill(response=answer, headers=kept)
+
         page = context.new_page()
         page.route("**/owner", without_cookies)
         page.goto(public.address)
