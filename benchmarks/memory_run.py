@@ -10,6 +10,7 @@ import json
 import random
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -25,10 +26,9 @@ SETTLING_SECONDS = 3.0
 """Threads that end give back theirs within it."""
 
 
-def read(field: str) -> int:
-    """Bytes of the engine's processes, or of this one where it has none of its own."""
-    me = psutil.Process()
-    texts = [Path(f"/proc/{process.pid}/status").read_text() for process in me.children(recursive=True) or [me]]
+def read(field: str, processes: Sequence[psutil.Process]) -> int:
+    """Bytes of those that are still there."""
+    texts = [Path(f"/proc/{process.pid}/status").read_text() for process in processes if process.is_running()]
     return sum(int(found[1]) * 1024 for text in texts if (found := re.search(field + r":\s+(\d+)", text)))
 
 
@@ -43,29 +43,30 @@ def use(model: LoadedModel, context_tokens: int, rounds: int) -> None:
                 continue
 
 
-def least(before: int, seconds: float) -> int:
-    """The least that this process holds within so many seconds, beside what it had before."""
-    until, found = time.monotonic() + seconds, read("VmRSS")
+def least(processes: Sequence[psutil.Process], seconds: float) -> int:
+    """The least that they hold within so many seconds."""
+    until, found = time.monotonic() + seconds, read("VmRSS", processes)
     while time.monotonic() < until:
         time.sleep(0.05)
-        found = min(found, read("VmRSS"))
-    return found - before
+        found = min(found, read("VmRSS", processes))
+    return found
 
 
 def measure(runtime: Runtime, rounds: int) -> dict[str, tuple[int, int]]:
-    name, page = runtime.default_model, read("VmRSS")
+    name, page = runtime.default_model, [psutil.Process()]
     needs = runtime.models()[0].needs
     assert needs is not None, "it runs on this machine, and its files are there"
+    before = read("VmRSS", page)
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
     with runtime.registry.lease(name) as loaded:
-        own = not psutil.Process().children()
-        before = page if own else 0
+        engine = page[0].children(recursive=True) or page
+        before = before if engine is page else 0
         use(loaded, needs.context_tokens, rounds)
-        steady, peak = read("VmRSS") - before, read("VmHWM") - before
+        steady, peak = read("VmRSS", engine) - before, read("VmHWM", engine) - before
     runtime.management.unload(name)
     while runtime.memory()[0].holders:
         time.sleep(0.05)
-    gone = steady - (least(before, SETTLING_SECONDS) if own else 0)
+    gone = steady - (least(engine, SETTLING_SECONDS) - before)
     return {
         "steady": (needs.bytes, steady),
         "peak": (needs.peak_bytes or needs.bytes, peak),
