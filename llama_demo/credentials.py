@@ -34,7 +34,10 @@ def new_key(name: str) -> tuple[str, str]:
 
 
 def password_line(name: str, password: str) -> str:
-    """The line for the file of users. Raises `InvalidParameter` for a name that cannot stand in it."""
+    """The line for the file of users. Raises `InvalidParameter` for a name that cannot stand in it, and
+    without a password."""
+    if not password:
+        raise InvalidParameter("password", "empty", "at least one character long")
     salt = secrets.token_bytes(16)
     line = f"{name}:scrypt${_N}${_R}${_P}${salt.hex()}${_scrypt(password, salt, _N, _R, _P).hex()}"
     if not _USER_LINE.fullmatch(line):

@@ -14,7 +14,7 @@ LlamaDemoError
 │   ├── UnknownModel             with the nearest name there is
 │   ├── TargetExists             what would be written is there already
 │   ├── BadLabels
-│   ├── BadExamples              labelled examples or texts, with the number of the one at fault
+│   ├── BadExamples              labelled examples, all of them together
 │   ├── UnknownClassifier        with the nearest name there is
 │   ├── NameTaken                a classifier of that name is there, or being trained
 │   ├── UntrainedHead            a file without the trained numbers of a head
@@ -152,10 +152,7 @@ class BadLabels(InvalidInput):
 
 @dataclass(eq=False)
 class BadExamples(InvalidInput):
-    """`number` counts from 1; 0 where it is not about one of them."""
-
     problem: str
-    number: int = 0
 
 
 @dataclass(eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import tempfile
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from llama_demo.errors import PortInUse
+from llama_demo.errors import InvalidSetting, PortInUse
 from llama_demo.file_errors import NoTemporaryFolder
 from llama_demo.observe import LOG
 from llama_demo.runtime import Runtime
@@ -90,13 +91,19 @@ def launch(page: Any, runtime: Runtime) -> None:
 
 
 def check_port(host: str, port: int) -> None:
-    """Raises `PortInUse` where something listens there already, before anything is started."""
+    """Before anything is started. Raises `PortInUse` where something listens there already, and `InvalidSetting` where
+    nobody here may listen at all."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
+        except PermissionError:
+            raise InvalidSetting("--port", port, "1024 or above where the system keeps lower ones to itself") from None
+        except OSError as error:
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                expected = "an address of this machine, or 0.0.0.0 for all of them"
+                raise InvalidSetting("--host", host, expected) from None
             raise PortInUse(host, port) from None
 
 

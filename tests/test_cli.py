@@ -39,6 +39,23 @@ def test_a_busy_port_is_said_and_nothing_is_started(capsys: pytest.CaptureFixtur
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
+def test_an_address_of_another_machine_is_no_port_in_use(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["serve", "--host", host, "--port", str(free_port())]) == 2
+    assert capsys.readouterr().err.startswith(f"--host is {host}, but it must be an address of this machine")
+
+
+def test_a_port_that_the_system_keeps_to_itself_is_no_port_in_use(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    assert cli.main(["serve", "--port", "80"]) == 2
+    assert capsys.readouterr().err.startswith("--port is 80, but it must be 1024 or above")
+
+
 @pytest.mark.parametrize(
     ("share", "link", "said"),
     [

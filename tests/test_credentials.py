@@ -57,6 +57,11 @@ def test_a_name_that_cannot_stand_in_the_file_is_refused(name: str) -> None:
         password_line(name, "x")
 
 
+def test_an_empty_password_is_refused() -> None:
+    with pytest.raises(InvalidParameter, match="password"):
+        password_line("ann", "")
+
+
 def test_the_commands_print_lines_for_the_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,7 +106,8 @@ def from_validation(problems: Sequence[Any]) -> LlamaDemoError:
         return MissingField(name)
     if len(place) < len(problem["loc"]) - 1 and (expected := _EXPECTED.get(str(place[-1]))):
         return InvalidParameter(name, _value(problem), expected)
-    return InvalidParameter(name, _value(problem), problem["msg"].removeprefix("Input should be "))
+    expected = "a list of one or more" if kind == "too_short" else problem["msg"].removeprefix("Input should be ")
+    return InvalidParameter(name, _value(problem), expected)
 
 
 def _is_place(part: str | int) -> bool:
@@ -117,6 +118,8 @@ def _is_place(part: str | int) -> bool:
 def _value(problem: Any) -> object:
     """What was sent, without its content where that is a whole structure."""
     value = problem.get("input")
+    if value == []:
+        return "empty"
     return type(value).__name__ if isinstance(value, (list, dict)) else value
 
 

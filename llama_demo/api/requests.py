@@ -34,7 +34,9 @@ class StreamOptions(Strict):
 class Asked(Strict):
     """What both endpoints take."""
 
-    model: str | None = Field(None, description="A name that `/v1/models` lists; left out, the app's default model.")
+    model: str | None = Field(
+        None, description="A name that `/v1/models` lists; left out or empty, the app's default model."
+    )
     n: int | None = Field(
         None,
         ge=1,

@@ -89,7 +89,7 @@ class V1:
     ) -> Any:
         if asked.stream_options is not None and not asked.stream:
             raise UnsupportedParameter("stream_options", "api.needs_stream")
-        model = self._runtime.default_model if asked.model is None else asked.model
+        model = asked.model or self._runtime.default_model
         head = {
             "id": wanted.prefix + secrets.token_hex(12),
             "created": int(time.time()),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from llama_demo.classify.labels import check_names
 from llama_demo.classify.wrapping import checked
+from llama_demo.classify_errors import BadExample
 from llama_demo.errors import BadExamples
 from llama_demo.limits import Limits
 from llama_demo.values import check_text
@@ -28,8 +29,8 @@ class Examples:
 
 
 def examples_from(value: object, limits: Limits) -> Examples:
-    """Reads a list of {text, label}. Raises `BadExamples` naming the row (from 1), `BadLabels`, `InvalidUnicode`,
-    `MessageTooLong`."""
+    """Reads a list of {text, label}. Raises `BadExamples`, `BadExample` naming the row (from 1), `BadLabels`,
+    `InvalidUnicode`, `MessageTooLong`."""
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
         raise BadExamples("they must be a list of {text, label}")
     if not FEWEST_EXAMPLES <= len(value) <= MOST_EXAMPLES:
@@ -37,10 +38,10 @@ def examples_from(value: object, limits: Limits) -> Examples:
     texts, names = [], []
     for number, row in enumerate(value, 1):
         if not isinstance(row, Mapping):
-            raise BadExamples("it is not {text, label}", number)
+            raise BadExample("it is not {text, label}", number)
         label = row.get("label")
         if not isinstance(label, str) or not label.strip():
-            raise BadExamples("it has no label", number)
+            raise BadExample("it has no label", number)
         texts.append(checked(row.get("text"), number, limits))
         check_text(label)
         names.append(label.strip())
@@ -52,9 +53,7 @@ def examples_from(value: object, limits: Limits) -> Examples:
     check_names(counts)
     for name, count in counts.items():
         if count == 1:
-            raise BadExamples(
-                f"only this one has the label {name}; each label needs two or more", names.index(name) + 1
-            )
+            raise BadExample(f"only this one has the label {name}; each label needs two or more", names.index(name) + 1)
     labels = tuple(sorted(counts))
     places = {name: place for place, name in enumerate(labels)}
     return Examples(tuple(texts), labels, tuple(places[name] for name in names))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llama_demo.errors import BadExamples, InvalidParameter, PromptTooLong
+from llama_demo.classify_errors import BadExample
+from llama_demo.errors import InvalidParameter, PromptTooLong
 from llama_demo.limits import Limits
 from llama_demo.tokenizer import Tokenizer
 from llama_demo.values import check_text
@@ -63,7 +64,7 @@ class Wrapping:
 
 
 def texts_from(value: object, limits: Limits) -> tuple[str, ...]:
-    """Reads a list of texts, or one text. Raises `InvalidParameter`, `BadExamples` naming the text, `InvalidUnicode`,
+    """Reads a list of texts, or one text. Raises `InvalidParameter`, `BadExample` naming the text, `InvalidUnicode`,
     `MessageTooLong`."""
     texts = [value] if isinstance(value, str) else value
     expected = f"a list of 1 to {MOST_TEXTS} texts"
@@ -77,9 +78,9 @@ def texts_from(value: object, limits: Limits) -> tuple[str, ...]:
 def checked(text: object, number: int, limits: Limits) -> str:
     """`text`, the `number`th, if a classifier can read it. Raises as `texts_from`."""
     if not isinstance(text, str):
-        raise BadExamples("it has no text", number)
+        raise BadExample("it has no text", number)
     if not text.strip():
-        raise BadExamples("its text is empty", number)
+        raise BadExample("its text is empty", number)
     check_text(text)
     limits.check_characters(len(text))
     return text

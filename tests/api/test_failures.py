@@ -111,6 +111,15 @@ def test_a_wrong_field_of_a_chat_is_named(served: Served, change: dict[str, Any]
     assert error["type"] == "invalid_request_error"
 
 
+def test_an_empty_conversation_is_called_so_and_an_empty_name_is_the_default_model(served: Served) -> None:
+    _, error = refused(served, "chat/completions", {"model": "", "messages": []})
+    assert error["message"].startswith("messages is empty, but it must be a list of one or more.")
+    _, error = refused(
+        served, "chat/completions", {"model": "", "messages": [{"role": "user", "content": "a " * 9000}]}
+    )
+    assert error["code"] == "context_length_exceeded"
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [

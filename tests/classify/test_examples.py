@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from llama_demo.classify.examples import examples_from
+from llama_demo.classify_errors import BadExample
 from llama_demo.errors import BadExamples, BadLabels, InvalidUnicode, MessageTooLong
 from llama_demo.limits import Limits
 
@@ -35,7 +36,7 @@ def test_examples_have_labels_in_order_and_each_text_its_own(limits: Limits) -> 
     ],
 )
 def test_a_row_that_cannot_be_used_is_named(limits: Limits, changes: Any, number: int) -> None:
-    with pytest.raises(BadExamples) as raised:
+    with pytest.raises(BadExample) as raised:
         examples_from(rows(**changes), limits)
     assert raised.value.number == number
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from llama_demo.classify.wrapping import Wrapping, texts_from
-from llama_demo.errors import BadExamples, InvalidParameter, InvalidUnicode, MessageTooLong, PromptTooLong
+from llama_demo.classify_errors import BadExample
+from llama_demo.errors import InvalidParameter, InvalidUnicode, MessageTooLong, PromptTooLong
 from llama_demo.limits import Limits
 from llama_demo.tokenizer import Tokenizer
 
@@ -49,7 +50,7 @@ def test_texts_that_cannot_be_read_are_named(limits: Limits) -> None:
     assert texts_from("one", limits) == ("one",)
     bad: Any = ((["a", ""], 2), (["a", "b", " \n"], 3), ([7], 1))
     for value, number in bad:
-        with pytest.raises(BadExamples) as raised:
+        with pytest.raises(BadExample) as raised:
             texts_from(value, limits)
         assert raised.value.number == number
     for no_texts in ([], None, 7, ["a"] * 50_001):
