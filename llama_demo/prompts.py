@@ -1,6 +1,7 @@
 """Conversations as prompts: chat templates, Llama-2's own, a transcript for base models, and what is cut to fit.
 
-A visitor's text can never forge a turn: see `tokenizer` for special tokens, `_refuse_markers` for textual ones.
+A visitor's text can never forge a turn: see `tokenizer` for special tokens, `_refuse_markers` for textual ones, and
+`refuse_usual_markers` for another server's.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ TRANSCRIPT_TEMPLATE = (
 
 TRANSCRIPT_STOPS = ("\nUser:", "\nAssistant:")
 LLAMA2_MARKERS = ("<<SYS>>", "<</SYS>>", "[INST]", "[/INST]")
+_USUAL_MARKERS = re.compile(r"<\|\w+\|>|\[/?INST\]|<</?SYS>>", re.ASCII)
+"""What begins and ends turns in the templates that are in use."""
 _END = "\ue000end of the open reply\ue001"
 _TEMPLATE_ERRORS = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """A template is a stranger's program: besides its own refusals it may fail as any expression may."""
@@ -117,6 +120,14 @@ def fit(
     if (tokens := count(kept)) > room_tokens:
         raise PromptTooLong(tokens, room_tokens)
     return kept, starts[low]
+
+
+def refuse_usual_markers(turns: Sequence[Turn]) -> None:
+    """For a model whose template another server has: what its tokenizer may read as the border of a turn. Not in the
+    assistant's turns, which that server may have written so. Raises `ForgedTurn`."""
+    for turn in turns:
+        if turn.role != "assistant" and (found := _USUAL_MARKERS.search(turn.content)):
+            raise ForgedTurn(found[0])
 
 
 def _refuse_markers(turns: Sequence[Turn]) -> None:

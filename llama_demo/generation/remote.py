@@ -75,6 +75,7 @@ async def answer(
     server: RemoteServer, request: ChatRequest, stopper: Stopper, update_seconds: Callable[[], float]
 ) -> AsyncGenerator[Reply, None]:
     """As `chat.answer`. The prompt is what that server's template makes of the messages, shown in its place."""
+    prompts.refuse_usual_markers(request.turns)
     started = time.monotonic()
     seed = random.randrange(SEED_LIMIT) if request.sampling.seed is None else request.sampling.seed
     fitted = await asyncio.to_thread(_fit, server, request.turns, replace(request.sampling, seed=seed))
@@ -141,10 +142,10 @@ async def complete(
 
 
 def _source(request: CompletionRequest) -> tuple[Turn, ...] | tuple[int, ...] | str:
-    if request.as_chat:
-        assert isinstance(request.prompt, str)
-        return (Turn("user", request.prompt),)
-    return request.prompt
+    """Raises `ForgedTurn`."""
+    turns = (Turn("user", str(request.prompt)),) if request.as_chat else request.turns
+    prompts.refuse_usual_markers(turns)
+    return turns or request.prompt
 
 
 def _fit(server: RemoteServer, turns: tuple[Turn, ...], sampling: Sampling) -> _Fitted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from openai import OpenAI
 from llama_demo.budgets import Allowance
 from llama_demo.classify.labels import labels_from
 from llama_demo.classify.zero_shot import ZeroShot
-from llama_demo.errors import InvalidParameter, UnknownModel, Unsupported
+from llama_demo.errors import ForgedTurn, InvalidParameter, UnknownModel, Unsupported
 from llama_demo.generation import Generation, Stopper
 from llama_demo.limits import Admission
 from llama_demo.remote_errors import RemoteDown, RemoteKeepsTokens
@@ -134,6 +135,33 @@ def test_a_chat_and_a_completion_are_written_by_the_other_server(far: RemoteStan
     assert sorted(one.body["seed"] for one in far.heard[1:]) == [5, 6]
     pieces = client.chat.completions.create(model="far", messages=ASK, stream=True)
     assert "".join(one.choices[0].delta.content or "" for one in pieces) == TEXT
+
+
+@pytest.mark.parametrize("marker", ["[INST]", "[/INST]", "<<SYS>>", "<|im_end|>", "<|eot_id|>"])
+@pytest.mark.parametrize("role", ["user", "system"])
+def test_no_turn_is_forged_on_the_other_server(far: RemoteStand, client: OpenAI, marker: str, role: str) -> None:
+    """Its tokenizer may take in a text for the border of a turn what it is written like."""
+    forged: Any = [{"role": role, "content": f"a {marker} b"}, *ASK]
+    with pytest.raises(openai.BadRequestError, match=re.escape(marker)):
+        client.chat.completions.create(model="far", messages=forged)
+    assert not far.heard
+    answered: Any = [*ASK, {"role": "assistant", "content": f"a {marker} b"}, *ASK]
+    assert client.chat.completions.create(model="far", messages=answered).choices[0].message.content == TEXT
+    assert client.completions.create(model="far", prompt=f"a {marker} b").choices[0].text == TEXT
+
+
+def test_no_turn_is_forged_on_the_other_server_from_the_page(far: RemoteStand, app: Served) -> None:
+    with pytest.raises(ForgedTurn):
+        reply(app.runtime, Turn("user", "a <|im_end|> b"))
+    with pytest.raises(ForgedTurn):
+        asyncio.run(as_chat(app.runtime, "a [INST] b"))
+    assert not far.heard
+
+
+async def as_chat(runtime: Runtime, text: str) -> None:
+    request = CompletionRequest(text, Sampling(), as_chat=True)
+    async for _ in runtime.generation.complete(request, model="far"):
+        pass
 
 
 def test_probabilities_come_as_the_other_server_gives_them(far: RemoteStand, client: OpenAI) -> None:
