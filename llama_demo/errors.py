@@ -62,6 +62,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from llama_demo.reasons import Reason
+
 
 class LlamaDemoError(Exception):
     """The root. Subclasses are dataclasses, so every field is data for the words."""
@@ -104,7 +106,7 @@ class BadCatalog(InvalidInput):
 @dataclass(eq=False)
 class InvalidHistory(InvalidInput):
     index: int
-    problem: str
+    problem: Reason
 
 
 @dataclass(eq=False)
@@ -147,12 +149,12 @@ class TargetExists(InvalidInput):
 
 @dataclass(eq=False)
 class BadLabels(InvalidInput):
-    problem: str
+    problem: Reason
 
 
 @dataclass(eq=False)
 class BadExamples(InvalidInput):
-    problem: str
+    problem: Reason
 
 
 @dataclass(eq=False)
@@ -169,19 +171,19 @@ class NameTaken(InvalidInput):
 @dataclass(eq=False)
 class UntrainedHead(InvalidInput):
     path: str
-    problem: str
+    problem: Reason
 
 
 @dataclass(eq=False)
 class BadHead(InvalidInput):
     path: str
-    problem: str
+    problem: Reason
 
 
 @dataclass(eq=False)
 class WrongBackbone(InvalidInput):
     classifier: str
-    problem: str
+    problem: Reason
 
 
 @dataclass(eq=False)

@@ -18,6 +18,7 @@ from jinja2 import Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from llama_demo.errors import ForgedTurn, InvalidHistory, PromptTooLong
+from llama_demo.reasons import Reason
 from llama_demo.tokenizer import Tokenizer
 from llama_demo.values import Turn
 
@@ -80,11 +81,11 @@ def render(tokenizer: Tokenizer, turns: Sequence[Turn], *, continue_last: bool =
             messages=messages, add_generation_prompt=not continue_last, **_named(tokenizer)
         )
     except _TEMPLATE_ERRORS as error:
-        raise InvalidHistory(len(turns) - 1, f"this model's template says: {error}") from None
+        raise InvalidHistory(len(turns) - 1, Reason("history.template", said=str(error))) from None
     if continue_last:
         rendered, end, _ = rendered.rpartition(_END)
         if not end:
-            raise InvalidHistory(len(turns) - 1, "this model's template leaves the reply out that is to go on")
+            raise InvalidHistory(len(turns) - 1, Reason("history.no_reply"))
     return Prompt(
         text=tokenizer.reveal(rendered),
         ids=tuple(tokenizer.encode_guarded(rendered)),

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, get_args
 
 from llama_demo.errors import EmptyMessage, InvalidHistory, InvalidParameter, InvalidUnicode
+from llama_demo.reasons import Reason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -192,10 +193,10 @@ def turns_from(history: object, message: object | None = None, system_prompt: ob
 
 def _turn(index: int, entry: object) -> Turn:
     if not isinstance(entry, Mapping):
-        raise InvalidHistory(index, "it must be {role, content}")
+        raise InvalidHistory(index, Reason("history.no_turn"))
     content = entry.get("content")
     if not isinstance(content, str):
-        raise InvalidHistory(index, "content must be a text")
+        raise InvalidHistory(index, Reason("history.content"))
     return Turn(_role(index, entry.get("role")), content)
 
 
@@ -203,7 +204,7 @@ def _role(index: int, role: object) -> Role:
     for known in get_args(Role):
         if role == known:
             return known  # type: ignore[no-any-return]
-    raise InvalidHistory(index, f"role {role!r} is not one of {', '.join(get_args(Role))}")
+    raise InvalidHistory(index, Reason("history.role", role=repr(role), known=get_args(Role)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("visitor_errors", "api_errors", "file_errors", "remote_errors"),
     ),
     ("errors",),
+    ("reasons",),
 )
 """From the top down. A module imports from the lines below its own, and never from a neighbour on its line."""
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import json
 import re
 import string
@@ -19,6 +20,7 @@ from llama_demo import (
     visitor_errors,
 )
 from llama_demo.messages import languages, messages, preferred, shortened, size
+from llama_demo.reasons import Reason
 
 PACKAGE = Path(errors.__file__).parent
 ERRORS = [
@@ -60,6 +62,80 @@ def test_every_language_has_the_same_keys_and_placeholders(language: str) -> Non
     assert english.keys() == other.keys()
     for key, text in english.items():
         assert placeholders(text) == placeholders(other[key]), key
+
+
+def reasons() -> dict[str, set[str]]:
+    """Every reason that the source gives, with its data's names."""
+    return {
+        f"reason.{ast.literal_eval(node.args[0])}": {str(keyword.arg) for keyword in node.keywords}
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Reason"
+    }
+
+
+@pytest.mark.parametrize("language", languages())
+def test_every_reason_has_words_that_use_its_data_and_no_words_are_without_a_reason(language: str) -> None:
+    words = {key: placeholders(text) for key, text in table(language).items() if key.startswith("reason.")}
+    assert words == reasons()
+
+
+@pytest.mark.parametrize(
+    ("error", "english", "korean"),
+    [
+        (
+            errors.BadLabels(Reason("labels.count", most=200, count=1)),
+            "The labels cannot be used: there must be 2 to 200 different ones, and there are 1. Change them",
+            "레이블을 쓸 수 없습니다: 서로 다른 레이블이 2~200개 있어야 하는데 1개입니다. 바꾸어 다시 보내 주세요.",
+        ),
+        (
+            errors.BadExamples(Reason("examples.one_label", name="7")),
+            "all of them have the label 7; there must be two labels or more. Mend that",
+            "모두 레이블이 7입니다. 레이블은 두 가지 이상이어야 합니다. 고쳐서",
+        ),
+        (
+            classify_errors.BadExample(Reason("example.empty"), 3),
+            "Number 3 of the texts or examples cannot be used: its text is empty. Mend",
+            "3번째를 쓸 수 없습니다: 글이 비어 있습니다. ",
+        ),
+        (
+            errors.BadHead("7", Reason("head.large")),
+            "7 cannot be used as a classifier: it is far too large for a head. Save",
+            "7은(는) 분류기로 쓸 수 없습니다: 헤드라고 하기에는 너무 큽니다. 다시",
+        ),
+        (
+            errors.WrongBackbone("7", Reason("backbone.width", trained=256, width=64)),
+            "it was trained on features of 256 numbers, and this model's have 64. Choose",
+            "숫자 256개짜리 특징으로 학습했는데, 이 모델의 특징은 64개짜리입니다. ",
+        ),
+        (
+            errors.InvalidHistory(1, Reason("history.no_reply")),
+            "this model's template leaves the reply out that is to go on. Mend",
+            "이 모델의 템플릿이 이어 쓸 답을 빠뜨립니다. ",
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, errors.LlamaDemoError) else "",
+)
+def test_a_reason_is_in_the_language_of_its_error(error: errors.LlamaDemoError, english: str, korean: str) -> None:
+    assert english in messages("en").error(error)
+    said = messages("ko").error(error)
+    assert korean in said
+    assert not re.search("[A-Za-z]", said)
+
+
+def test_the_data_of_a_reason_are_cut_and_its_words_are_not() -> None:
+    said = messages().error(errors.BadLabels(Reason("labels.others", there="x" * 10_000, labels="y\n" * 10_000)))
+    assert len(said) < 300
+    assert "\n" not in said
+    assert said.endswith("Change them and send again.")
+    whole = messages().error(errors.BadLabels(Reason("labels.no_report")))
+    assert "gives each text one of them, and this one does not." in whole
+
+
+def test_a_reason_can_be_read_in_a_log() -> None:
+    error = errors.BadLabels(Reason("labels.twice", name="a"))
+    assert str(error) == "BadLabels(problem=Reason(labels.twice, name='a'))"
+    assert error.problem == Reason("labels.twice", name="a")
 
 
 def test_the_words_of_an_error_carry_its_numbers_in_a_persons_units() -> None:

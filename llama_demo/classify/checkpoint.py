@@ -21,6 +21,7 @@ from llama_demo.classify.export import PROMPT_KEY
 from llama_demo.classify.head import WEIGHT, Backbone, Head
 from llama_demo.classify.wrapping import PLACE
 from llama_demo.errors import BadCheckpoint, BadHead, UntrainedHead, WrongBackbone
+from llama_demo.reasons import Reason
 
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl")
 
@@ -48,14 +49,14 @@ def read_checkpoint(folder: Path, name: str, base: Path | None = None) -> Head:
         return _read_adapter(folder, name, base)
     config = _config(folder)
     if not list(folder.glob("*.safetensors")) and any(list(folder.glob(pattern)) for pattern in _PICKLED):
-        raise BadHead(str(folder), "its weights are pickled files, which could run a stranger's program")
+        raise BadHead(str(folder), Reason("head.pickled_weights"))
     tensors = read_tensors(folder)
     if WEIGHT not in tensors:
-        raise UntrainedHead(str(folder), f"there is no {WEIGHT} in its files")
+        raise UntrainedHead(str(folder), Reason("head.not_in_files", weight=WEIGHT))
     weight = _matrix(folder, tensors[WEIGHT])
     named = config.get("id2label") or _numbered(len(weight))
     if not _names_all(named, len(weight)):
-        raise BadHead(str(folder), f"its id2label does not name the {len(weight)} labels that its {WEIGHT} has")
+        raise BadHead(str(folder), Reason("head.unnamed", count=len(weight), weight=WEIGHT))
     return _head(name, weight, named, config)
 
 
@@ -64,11 +65,10 @@ def _read_adapter(folder: Path, name: str, base: Path | None) -> Head:
     read_adapter(folder)
     tensors = read_tensors(folder)
     if HEAD not in tensors:
-        problem = "the head was not saved with the adapter: its modules_to_save must name score"
-        raise UntrainedHead(str(folder), problem)
+        raise UntrainedHead(str(folder), Reason("head.not_in_adapter"))
     weight, config = _matrix(folder, tensors[HEAD]), _config(base) if base is not None else {}
     if (hidden := config.get("hidden_size", weight.shape[1])) != weight.shape[1]:
-        raise WrongBackbone(name, f"its head reads {weight.shape[1]} numbers, and its base's features have {hidden}")
+        raise WrongBackbone(name, Reason("backbone.base_width", head=weight.shape[1], base=hidden))
     named = config.get("id2label", {})
     return _head(name, weight, named if _names_all(named, len(weight)) else _numbered(len(weight)), config)
 
@@ -77,12 +77,12 @@ def _config(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
-        raise BadHead(str(folder), "its config.json cannot be read") from None
+        raise BadHead(str(folder), Reason("head.no_config")) from None
 
 
 def _matrix(folder: Path, tensor: Any) -> NDArray[np.float32]:
     if len(tensor.shape) != 2:
-        raise BadHead(str(folder), f"its {WEIGHT} is no matrix")
+        raise BadHead(str(folder), Reason("head.no_matrix", weight=WEIGHT))
     return np.concatenate(list(float_slices(tensor)))
 
 

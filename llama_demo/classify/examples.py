@@ -11,6 +11,7 @@ from llama_demo.classify.wrapping import checked
 from llama_demo.classify_errors import BadExample
 from llama_demo.errors import BadExamples
 from llama_demo.limits import Limits
+from llama_demo.reasons import Reason
 from llama_demo.values import check_text
 
 FEWEST_EXAMPLES = 10
@@ -32,28 +33,28 @@ def examples_from(value: object, limits: Limits) -> Examples:
     """Reads a list of {text, label}. Raises `BadExamples`, `BadExample` naming the row (from 1), `BadLabels`,
     `InvalidUnicode`, `MessageTooLong`."""
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
-        raise BadExamples("they must be a list of {text, label}")
+        raise BadExamples(Reason("examples.no_list"))
     if not FEWEST_EXAMPLES <= len(value) <= MOST_EXAMPLES:
-        raise BadExamples(f"there must be {FEWEST_EXAMPLES} to {MOST_EXAMPLES} of them, and there are {len(value)}")
+        raise BadExamples(Reason("examples.count", fewest=FEWEST_EXAMPLES, most=MOST_EXAMPLES, count=len(value)))
     texts, names = [], []
     for number, row in enumerate(value, 1):
         if not isinstance(row, Mapping):
-            raise BadExample("it is not {text, label}", number)
+            raise BadExample(Reason("example.no_pair"), number)
         label = row.get("label")
         if not isinstance(label, str) or not label.strip():
-            raise BadExample("it has no label", number)
+            raise BadExample(Reason("example.no_label"), number)
         texts.append(checked(row.get("text"), number, limits))
         check_text(label)
         names.append(label.strip())
     if sum(map(len, texts)) > MOST_CHARACTERS:
-        raise BadExamples(f"together they have more than {MOST_CHARACTERS} characters")
+        raise BadExamples(Reason("examples.long", most=MOST_CHARACTERS))
     counts = Counter(names)
     if len(counts) == 1:
-        raise BadExamples(f"all of them have the label {names[0]}; there must be two labels or more")
+        raise BadExamples(Reason("examples.one_label", name=names[0]))
     check_names(counts)
     for name, count in counts.items():
         if count == 1:
-            raise BadExample(f"only this one has the label {name}; each label needs two or more", names.index(name) + 1)
+            raise BadExample(Reason("example.alone", name=name), names.index(name) + 1)
     labels = tuple(sorted(counts))
     places = {name: place for place, name in enumerate(labels)}
     return Examples(tuple(texts), labels, tuple(places[name] for name in names))

@@ -19,7 +19,8 @@ import numpy as np
 from llama_demo.checkpoints.whole import replacing
 from llama_demo.classify.labels import check_names
 from llama_demo.classify.wrapping import Wrapping
-from llama_demo.errors import BadHead, InvalidInput, InvalidParameter, UntrainedHead, WrongBackbone
+from llama_demo.errors import BadHead, BadLabels, InvalidParameter, InvalidUnicode, UntrainedHead, WrongBackbone
+from llama_demo.reasons import Reason
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,15 +65,15 @@ class Head:
         check_name(self.name)
         Wrapping(self.prompt)
         if self.problem_type not in get_args(ProblemType):
-            raise BadHead(self.name, f"its problem_type is {self.problem_type}")
+            raise BadHead(self.name, Reason("head.kind", kind=self.problem_type))
         if self.problem_type == "single_label_classification":
             check_names(self.labels)
         if self.weight.ndim != 2 or not self.weight.size or self.weight.dtype != np.float32:
-            raise BadHead(self.name, f"{WEIGHT} is no matrix of float32")
+            raise BadHead(self.name, Reason("head.no_floats", weight=WEIGHT))
         if len(self.labels) != len(self.weight):
-            raise BadHead(self.name, f"it has {len(self.labels)} labels and numbers for {len(self.weight)}")
+            raise BadHead(self.name, Reason("head.count", labels=len(self.labels), rows=len(self.weight)))
         if not np.isfinite(self.weight).all() or (self.probe is not None and not np.isfinite(self.probe).all()):
-            raise BadHead(self.name, "it holds what is no number")
+            raise BadHead(self.name, Reason("head.no_number"))
 
     @property
     def hidden_size(self) -> int:
@@ -101,8 +102,7 @@ class Head:
     def check_width(self, width: int) -> None:
         """Raises `WrongBackbone` where a model's features are of another width."""
         if width != self.hidden_size:
-            problem = f"it was trained on features of {self.hidden_size} numbers, and this model's have {width}"
-            raise WrongBackbone(self.name, problem)
+            raise WrongBackbone(self.name, Reason("backbone.width", trained=self.hidden_size, width=width))
 
     def check_backbone(self, model: str, probe: NDArray[np.float32]) -> None:
         """Raises `WrongBackbone` where `model` does not read the probe as the head's own backbone does."""
@@ -111,8 +111,9 @@ class Head:
             return
         likeness = float(self.probe @ probe) / (float(np.linalg.norm(self.probe) * np.linalg.norm(probe)) or 1.0)
         if likeness < ALIKE:
-            trained = self.backbone.name or "another model"
-            raise WrongBackbone(self.name, f"it was trained on {trained}, and {model} has other weights")
+            if not self.backbone.name:
+                raise WrongBackbone(self.name, Reason("backbone.another", model=model))
+            raise WrongBackbone(self.name, Reason("backbone.other", trained=self.backbone.name, model=model))
 
 
 def check_name(name: object) -> str:
@@ -161,9 +162,9 @@ def load(path: Path, title: str = "") -> Head:
     try:
         tensors = from_bytes(content)
     except (SafetensorError, ValueError, KeyError, TypeError):
-        raise BadHead(title, "it is not a whole safetensors file of plain numbers") from None
+        raise BadHead(title, Reason("head.no_safetensors")) from None
     if WEIGHT not in tensors:
-        raise UntrainedHead(title, f"there is no {WEIGHT} in it")
+        raise UntrainedHead(title, Reason("head.not_in_file", weight=WEIGHT))
     config = _config(content, title)
     try:
         backbone = config["backbone"]
@@ -178,10 +179,11 @@ def load(path: Path, title: str = "") -> Head:
             figures=config.get("report"),
         )
     except (KeyError, TypeError, AttributeError):
-        raise BadHead(title, "what it says of itself lacks the labels, the prompt or the backbone") from None
-    except InvalidInput as error:
-        problem = getattr(error, "problem", "") or getattr(error, "expected", "")
-        raise error if isinstance(error, BadHead) else BadHead(title, str(problem)) from None
+        raise BadHead(title, Reason("head.lacks")) from None
+    except BadLabels as error:
+        raise BadHead(title, error.problem) from None
+    except (InvalidParameter, InvalidUnicode):
+        raise BadHead(title, Reason("head.name_or_prompt")) from None
 
 
 def _content(path: Path, title: str) -> bytes:
@@ -190,12 +192,12 @@ def _content(path: Path, title: str) -> bytes:
         with path.open("rb") as file:
             begin = file.read(9)
             if begin.startswith(_PICKLES) and not begin.endswith(b"{"):
-                raise BadHead(title, "it is a pickled file, which could run a stranger's program; safetensors only")
+                raise BadHead(title, Reason("head.pickled"))
             if size > MOST_BYTES:
-                raise BadHead(title, "it is far too large for a head")
+                raise BadHead(title, Reason("head.large"))
             return begin + file.read(MOST_BYTES)
     except OSError as error:
-        raise BadHead(title, error.strerror or "it cannot be read") from None
+        raise BadHead(title, Reason("head.unreadable", said=error.strerror or str(error))) from None
 
 
 def _config(content: bytes, title: str) -> dict[str, Any]:
@@ -205,10 +207,9 @@ def _config(content: bytes, title: str) -> dict[str, Any]:
         header = json.loads(content[8 : 8 + min(length, MOST_HEADER_BYTES)])
         config = json.loads(header["__metadata__"][CONFIG], parse_constant=_no_number)
     except (ValueError, KeyError, TypeError):
-        problem = "it does not say what its labels and its prompt are; it was not saved here"
-        raise BadHead(title, problem) from None
+        raise BadHead(title, Reason("head.says_nothing")) from None
     if not isinstance(config, dict):
-        raise BadHead(title, "what it says of itself cannot be read")
+        raise BadHead(title, Reason("head.says_unreadable"))
     return config
 
 

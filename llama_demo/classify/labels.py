@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from llama_demo.errors import BadLabels
+from llama_demo.reasons import Reason
 from llama_demo.values import check_text
 
 MOST_LABELS = 200
@@ -22,7 +23,7 @@ class Label:
 def labels_from(value: object) -> tuple[Label, ...]:
     """Reads a list of names, or of {name, description}. Raises `BadLabels`, `InvalidUnicode`."""
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
-        raise BadLabels("they must be a list of texts, or of {name, description}")
+        raise BadLabels(Reason("labels.no_list"))
     labels = tuple(_label(entry) for entry in value)
     check_names(label.name for label in labels)
     return labels
@@ -33,14 +34,14 @@ def check_names(names: Iterable[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if not name:
-            raise BadLabels("one of them is empty")
+            raise BadLabels(Reason("labels.empty"))
         if len(name) > MOST_LABEL_CHARACTERS:
-            raise BadLabels(f"one of them has more than {MOST_LABEL_CHARACTERS} characters")
+            raise BadLabels(Reason("labels.long", most=MOST_LABEL_CHARACTERS))
         if name in seen:
-            raise BadLabels(f"{name} is there twice")
+            raise BadLabels(Reason("labels.twice", name=name))
         seen.add(name)
     if not 2 <= len(seen) <= MOST_LABELS:
-        raise BadLabels(f"there must be 2 to {MOST_LABELS} different ones, and there are {len(seen)}")
+        raise BadLabels(Reason("labels.count", most=MOST_LABELS, count=len(seen)))
 
 
 def _label(entry: object) -> Label:
@@ -48,9 +49,9 @@ def _label(entry: object) -> Label:
     if isinstance(entry, Mapping):
         name, description = entry.get("name"), entry.get("description") or ""
     if not isinstance(name, str) or not isinstance(description, str):
-        raise BadLabels("each must be a text, or {name, description}")
+        raise BadLabels(Reason("labels.no_text"))
     if len(description) > MOST_DESCRIPTION_CHARACTERS:
-        raise BadLabels(f"a description has more than {MOST_DESCRIPTION_CHARACTERS} characters")
+        raise BadLabels(Reason("labels.long_description", most=MOST_DESCRIPTION_CHARACTERS))
     check_text(name)
     check_text(description)
     return Label(name.strip(), description.strip())

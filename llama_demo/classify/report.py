@@ -10,6 +10,7 @@ import numpy as np
 
 from llama_demo.classify.labels import MOST_LABEL_CHARACTERS
 from llama_demo.errors import BadLabels
+from llama_demo.reasons import Reason
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,7 +89,7 @@ class Tally:
 
     def __init__(self, labels: Sequence[str], problem_type: str = "single_label_classification") -> None:
         if problem_type != "single_label_classification":
-            raise BadLabels("a report needs a classifier that gives each text one of them, and this one does not")
+            raise BadLabels(Reason("labels.no_report"))
         self._labels = tuple(labels)
         self._places = {label: place for place, label in enumerate(labels)}
         self._confusion = np.zeros((len(labels), len(labels)), np.int64)
@@ -130,8 +131,10 @@ class Tally:
         counts = self._confusion.sum(axis=1)
         count, right = int(counts.sum()), int(np.trace(self._confusion))
         if not count:
-            there = ", ".join(self._unknown) or "none"
-            raise BadLabels(f"the texts have {there}, and the classifier has {', '.join(self._labels)}")
+            labels, there = ", ".join(self._labels), ", ".join(self._unknown)
+            if not there:
+                raise BadLabels(Reason("labels.none", labels=labels))
+            raise BadLabels(Reason("labels.others", there=there, labels=labels))
         bins = calibration_bins(np.concatenate(self._confidence), np.concatenate(self._right))
         return Report(
             labels=self._labels,

@@ -50,6 +50,7 @@ from llama_demo.leasing import Done, Leasing, Stopper
 from llama_demo.limits import Limits
 from llama_demo.loading import LoadedModel
 from llama_demo.model_cache import Report
+from llama_demo.reasons import Reason
 from llama_demo.tokenizer import Tokenizer
 from llama_demo.values import LoadProgress, Waiting
 from llama_demo.visitors import Visitor
@@ -207,8 +208,8 @@ class Classification:
         except UnknownModel:
             if model:
                 raise
-            problem = f"it was trained on {name or 'a model without a name'}, which is not in the list of models"
-            raise WrongBackbone(head.name, problem) from None
+            reason = Reason("backbone.unlisted", trained=name) if name else Reason("backbone.nameless")
+            raise WrongBackbone(head.name, reason) from None
         return name
 
     # On the thread that `Leasing.call` starts.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from llama_demo.classify_errors import BadExample
 from llama_demo.errors import InvalidParameter, PromptTooLong
 from llama_demo.limits import Limits
+from llama_demo.reasons import Reason
 from llama_demo.tokenizer import Tokenizer
 from llama_demo.values import check_text
 
@@ -78,9 +79,9 @@ def texts_from(value: object, limits: Limits) -> tuple[str, ...]:
 def checked(text: object, number: int, limits: Limits) -> str:
     """`text`, the `number`th, if a classifier can read it. Raises as `texts_from`."""
     if not isinstance(text, str):
-        raise BadExample("it has no text", number)
+        raise BadExample(Reason("example.no_text"), number)
     if not text.strip():
-        raise BadExample("its text is empty", number)
+        raise BadExample(Reason("example.empty"), number)
     check_text(text)
     limits.check_characters(len(text))
     return text

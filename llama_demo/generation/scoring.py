@@ -11,6 +11,7 @@ from llama_demo.errors import InvalidHistory, InvalidParameter
 from llama_demo.generation.completion import check_ids
 from llama_demo.limits import Limits
 from llama_demo.loading import LoadedModel
+from llama_demo.reasons import Reason
 from llama_demo.tokenizer import Tokenizer
 from llama_demo.values import ScoredText, ScoredToken, Scores, TokenAlternative, Turn, check_text, token_ids
 
@@ -36,7 +37,7 @@ def check_source(source: object, limits: Limits) -> Source:
     if not turns:
         return token_ids("text", source, "a text, token ids, or a conversation")
     if turns[-1].role != "assistant":
-        raise InvalidHistory(len(turns) - 1, "the last turn must be the assistant's")
+        raise InvalidHistory(len(turns) - 1, Reason("history.last"))
     limits.check(turns)
     return turns
 

@@ -9,6 +9,7 @@ from functools import cache
 from importlib import resources
 
 from llama_demo.errors import LlamaDemoError
+from llama_demo.reasons import Reason
 
 DEFAULT_LANGUAGE = "en"
 _HEADER_CHARACTERS = 500
@@ -34,8 +35,10 @@ class Messages:
         """What happened, then what to do. An error that is not ours gets general words, never its own text."""
         if not isinstance(error, LlamaDemoError):
             return self("error.unexpected")
-        data = {name: self._worded(name, value) for name, value in error.data().items()}
-        return self(f"error.{type(error).__name__}", **data)
+        return self._filled(f"error.{type(error).__name__}", error.data())
+
+    def _filled(self, key: str, data: Mapping[str, object]) -> str:
+        return self(key, **{name: self._worded(name, value) for name, value in data.items()})
 
     def _worded(self, name: str, value: object) -> object:
         if name.endswith("_bytes") and isinstance(value, int):
@@ -44,10 +47,10 @@ class Messages:
             return f"{value:.0f}"
         if isinstance(value, tuple):
             return ", ".join(map(str, value))
-        if isinstance(value, LlamaDemoError):
-            return self.error(value)
+        if isinstance(value, Reason):
+            return self._filled(f"reason.{value.key}", value.data)
         if isinstance(value, BaseException):
-            return self("error.unexpected")
+            return self.error(value)
         return shortened(str(value))
 
 

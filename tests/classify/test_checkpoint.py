@@ -99,7 +99,7 @@ def test_without_its_score_weight_it_never_yields_a_number(
     tensors = load_file(folder / "model.safetensors")
     del tensors["score.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UntrainedHead, match="no score"):
+    with pytest.raises(UntrainedHead, match=r"not_in_files, weight='score\.weight'"):
         read_checkpoint(folder, "headless")
     with runtime_on(folder, tmp_path / "cache") as runtime:
         for updates in (
@@ -137,9 +137,9 @@ def test_pickled_weights_contradictions_and_no_numbers_are_refused(checkpoint: P
             save_file({**tensors, "score.weight": weight}, folder / "model.safetensors", metadata={"format": "pt"})
         return folder
 
-    with pytest.raises(BadHead, match="id2label"):
+    with pytest.raises(BadHead, match="unnamed"):
         read_checkpoint(changed("labels", {"id2label": {"0": "a", "1": "b"}}), "x")
-    with pytest.raises(BadHead, match="problem_type"):
+    with pytest.raises(BadHead, match="kind='magic'"):
         read_checkpoint(changed("kind", {"problem_type": "magic"}), "x")
     nothing = np.full((3, 128), np.nan, np.float32)
     with pytest.raises(BadCheckpoint, match="no number"):

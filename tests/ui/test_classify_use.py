@@ -46,9 +46,9 @@ def given(**changed: Any) -> dict[str, Any]:
     return {**values, **changed}
 
 
-def views(use: ClassifyUse, request: dict[str, Any]) -> list[str]:
+def views(use: ClassifyUse, request: dict[str, Any], language: str = "en") -> list[str]:
     async def read() -> list[str]:
-        return [view async for view in use.classify(ASKED, request, OWNER)]
+        return [view async for view in use.classify({**ASKED, "language": language}, request, OWNER)]
 
     return asyncio.run(read())
 
@@ -193,6 +193,19 @@ def test_what_cannot_be_done_is_one_sentence_on_the_page(runtime: Runtime, chang
     assert page.startswith('<p class="error" role="alert">')
     assert words in page
     assert "Traceback" not in page
+
+
+def test_a_korean_visitor_reads_in_korean_why_it_cannot_be_done(runtime: Runtime) -> None:
+    for changed, words in (
+        ({"labels": "바다"}, "서로 다른 레이블이 2~200개 있어야 하는데 1개입니다."),
+        ({"labels": "바다\n바다"}, "바다이(가) 두 번 있습니다."),
+        ({"text": "\n\n", "each_line": True}, "메시지"),
+    ):
+        page = views(ClassifyUse(runtime), given(**changed), "ko")[-1]
+        said = re.fullmatch(r'<p class="error" role="alert">(.*)</p>', page)
+        assert said is not None
+        assert words in said[1]
+        assert not re.search("[A-Za-z]", said[1])
 
 
 def test_the_words_that_moved_the_decision_are_marked_and_the_method_is_said(runtime: Runtime) -> None:
