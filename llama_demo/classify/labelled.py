@@ -53,7 +53,8 @@ def read_pasted(text: str, title: str, text_column: str = "", label_column: str 
 
 
 def _labelled(table: Table, text_column: str, label_column: str) -> Labelled:
-    records = list(_bounded(table))
+    if not (records := list(_bounded(table))):
+        raise EmptyTable(table.title)
     columns = table.columns
     if len(columns) < 2:
         raise MissingColumn(table.title, 1, label_column or _LABEL_NAMES[0], columns)
