@@ -151,10 +151,11 @@ def _closer(wording: Wording) -> Any:
 
 
 def _chatbot(runtime: Runtime, wording: Wording) -> Any:
-    title = runtime.catalog.find(runtime.default_model).title
+    model = runtime.catalog.find(runtime.default_model)
 
     def greeting(words: Messages) -> dict[str, Any]:
-        return {"label": words("chat.conversation"), "placeholder": words("chat.greeting", model=title)}
+        said = words("chat.greeting", model=model.title, good_for=words.sentence(model.good_for))
+        return {"label": words("chat.conversation"), "placeholder": said}
 
     return wording.make(
         gr.Chatbot,
