@@ -45,4 +45,4 @@ def test_a_thousand_requests_to_the_openai_api(public: Served) -> None:
 
 
 def test_hundreds_of_requests_to_the_pages_functions(public: Served) -> None:
-    check(fuzz_page(public.address, 150), public, 200)
+    check(fuzz_page(public.address, 300), public, 300)
