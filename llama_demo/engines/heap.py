@@ -16,8 +16,9 @@ from contextlib import contextmanager
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Names of mallopt(3)'s settings."""
 _LEAST_BYTES = 128 * 2**10
-_MOST_BYTES = 32 * 2**20
-"""What glibc begins with, and the most it comes to by itself."""
+"""What glibc begins with."""
+_MOST_BYTES = 4 * 2**20
+"""More than the tensors of a step of many visitors; of larger ones the heap would keep too much between two texts."""
 
 _lock = threading.Lock()
 _loads = 0
