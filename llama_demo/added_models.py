@@ -21,11 +21,11 @@ from llama_demo.checkpoints.convert import kind_of
 from llama_demo.checkpoints.whole import replacing
 from llama_demo.entry_files import read_config, read_model
 from llama_demo.errors import BadCatalog, BadCheckpoint, InvalidParameter
+from llama_demo.reasons import Reason
 from llama_demo.sheet.parameters import attention_of, count_parameters
 
 _log = logging.getLogger(__name__)
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-_EXPECTED = "a folder, a .gguf file, or a repository as OWNER/NAME"
 
 
 class AddedModels:
@@ -70,7 +70,7 @@ def entry_for(text: str, taken: Sequence[str]) -> Entry:
         return _repository_entry(text, taken)
     if text and (text.startswith(("/", "~", ".")) or text.endswith(".gguf")):
         raise BadCheckpoint(text, "there is no such file or folder")
-    raise InvalidParameter("model", text, _EXPECTED)
+    raise InvalidParameter("model", text, Reason("expected.to_add"))
 
 
 def _existing(text: str) -> Path | None:

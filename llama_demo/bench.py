@@ -22,6 +22,7 @@ import httpx
 from llama_demo.bench_client import Ask, GradioClient, OpenAIClient, ReplyClient, RequestFailed, loopback, new_http
 from llama_demo.errors import InvalidParameter
 from llama_demo.messages import Messages
+from llama_demo.reasons import Reason
 
 Protocol = Literal["gradio", "openai"]
 Count = Callable[[str], int]
@@ -66,13 +67,17 @@ class BenchPlan:
         for name, most in _MOST.items():
             value, least = getattr(self, name), 0 if name == "first_prompt" else 1
             if not least <= value <= most:
-                raise InvalidParameter(name, value, f"a whole number from {least} to {most}")
+                raise InvalidParameter(name, value, Reason("expected.whole_number", low=least, high=most))
         if not 0 < self.timeout_seconds <= 3600:
-            raise InvalidParameter("timeout_seconds", self.timeout_seconds, "a number above 0, up to 3600")
+            raise InvalidParameter(
+                "timeout_seconds", self.timeout_seconds, Reason("expected.number_above", low=0, high=3600)
+            )
         if self.protocol not in ("gradio", "openai"):
-            raise InvalidParameter("protocol", self.protocol, "gradio or openai")
+            raise InvalidParameter(
+                "protocol", self.protocol, Reason("expected.either", others=("gradio",), last="openai")
+            )
         if self.probe and not self.probe.startswith("/"):
-            raise InvalidParameter("probe", self.probe, "a path that begins with /")
+            raise InvalidParameter("probe", self.probe, Reason("expected.probe"))
 
     def asks(self) -> list[list[Ask]]:
         """Each visitor's requests, in one session as an open page has it."""

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from llama_demo.errors import InvalidParameter, NothingToMeasure
+from llama_demo.reasons import Reason
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _GRADIO = "/gradio_api"
@@ -53,7 +54,7 @@ def loopback(url: str) -> str:
     except ValueError:
         known = False
     if not known or parts.username is not None:
-        raise InvalidParameter("url", url, "an http address of this machine: 127.0.0.1, localhost or [::1]")
+        raise InvalidParameter("url", url, Reason("expected.own_address"))
     return url.rstrip("/")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from llama_demo.catalog_file import Access, CatalogFile, Entry, Format, read_catalog_file
 from llama_demo.errors import BadCatalog, InvalidSetting, UnknownModel
+from llama_demo.reasons import Reason
 
 __all__ = ["EMBEDDED", "Access", "Catalog", "Entry", "Format", "choose_default", "read_catalog"]
 
@@ -133,8 +134,7 @@ def _local_entry(path: Path) -> Entry:
     elif (path / "params.json").is_file():
         kind = "meta"
     else:
-        expected = "a model's name, a folder with a config.json or a params.json, or a .gguf file"
-        raise InvalidSetting("--model", str(path), expected)
+        raise InvalidSetting("--model", str(path), Reason("expected.model_here"))
     path = path.resolve()
     return entry_at(path, kind, name=path.stem.lower() if kind == "gguf" else path.name.lower(), title=path.name)
 

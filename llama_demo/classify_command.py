@@ -14,6 +14,7 @@ from llama_demo.classify_files import WINDOW, By, classify, classifying, said
 from llama_demo.errors import InvalidSetting
 from llama_demo.file_command import OWNER, given_text, number, quiet_runtime, work_through
 from llama_demo.messages import Messages
+from llama_demo.reasons import Reason
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
 from llama_demo.tables import open_table
@@ -39,10 +40,10 @@ def run_classify(parsed: argparse.Namespace, settings: Settings, words: Messages
 def _how(parsed: argparse.Namespace) -> By:
     """Raises `InvalidSetting`, `BadLabels`, `InvalidParameter`."""
     if (parsed.labels is None) == (parsed.classifier is None):
-        raise InvalidSetting("--labels", parsed.labels or "missing", "given where no --classifier is, and only there")
+        raise InvalidSetting("--labels", parsed.labels or "missing", Reason("expected.labels_or_classifier"))
     if parsed.classifier is not None:
         if parsed.instruction:
-            raise InvalidSetting("--instruction", parsed.instruction, "left out: it belongs to --labels")
+            raise InvalidSetting("--instruction", parsed.instruction, Reason("expected.belongs", to="--labels"))
         return By(parsed.classifier, number(parsed.threshold))
     labels = labels_from([name.strip() for name in parsed.labels.split(",")])
     return By(ZeroShot(labels, parsed.instruction or ""), number(parsed.threshold))

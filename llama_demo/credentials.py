@@ -16,6 +16,7 @@ from pathlib import Path
 
 from llama_demo.api_errors import BadCredentialFile
 from llama_demo.errors import InvalidParameter
+from llama_demo.reasons import Reason
 
 _KEY_LINE = re.compile(r"sha256\$([0-9a-f]{64})(?:\s+\S.*)?")
 _USER_LINE = re.compile(r"([^:\s]+):scrypt\$(\d+)\$(\d+)\$(\d+)\$([0-9a-f]+)\$([0-9a-f]+)")
@@ -37,11 +38,11 @@ def password_line(name: str, password: str) -> str:
     """The line for the file of users. Raises `InvalidParameter` for a name that cannot stand in it, and
     without a password."""
     if not password:
-        raise InvalidParameter("password", "empty", "at least one character long")
+        raise InvalidParameter("password", "empty", Reason("expected.not_empty"))
     salt = secrets.token_bytes(16)
     line = f"{name}:scrypt${_N}${_R}${_P}${salt.hex()}${_scrypt(password, salt, _N, _R, _P).hex()}"
     if not _USER_LINE.fullmatch(line):
-        raise InvalidParameter("name", name, "a name without spaces and colons")
+        raise InvalidParameter("name", name, Reason("expected.user_name"))
     return line
 
 

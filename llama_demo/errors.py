@@ -85,14 +85,14 @@ class InvalidInput(LlamaDemoError):
 class InvalidParameter(InvalidInput):
     name: str
     value: object
-    expected: str
+    expected: Reason
 
 
 @dataclass(eq=False)
 class InvalidSetting(InvalidInput):
     name: str
     value: object
-    expected: str
+    expected: Reason
 
 
 @dataclass(eq=False)

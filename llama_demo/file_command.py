@@ -17,6 +17,7 @@ from llama_demo.errors import InvalidSetting, NotUtf8
 from llama_demo.messages import Messages
 from llama_demo.observe import LOG
 from llama_demo.progress_line import ProgressLine
+from llama_demo.reasons import Reason
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
 from llama_demo.tables import open_table
@@ -31,16 +32,16 @@ def given_text(parsed: argparse.Namespace) -> str:
     """The text to work on; empty where there is a file. Raises `InvalidSetting` for arguments that do not agree."""
     if parsed.input is not None:
         if parsed.text is not None:
-            raise InvalidSetting("--input", str(parsed.input), "left out where a text is given")
+            raise InvalidSetting("--input", str(parsed.input), Reason("expected.text_or_input"))
         if parsed.output is None:
-            raise InvalidSetting("--output", "missing", "the name of a file to write, where --input is given")
+            raise InvalidSetting("--output", "missing", Reason("expected.output_of_input"))
         return ""
     if parsed.output is not None:
-        raise InvalidSetting("--output", str(parsed.output), "left out where no --input is given")
+        raise InvalidSetting("--output", str(parsed.output), Reason("expected.output_without_input"))
     if parsed.text is not None:
         return str(parsed.text)
     if sys.stdin.isatty():
-        raise InvalidSetting("the text", "missing", "an argument, or piped in, or a file given by --input")
+        raise InvalidSetting("the text", "missing", Reason("expected.text_from_somewhere"))
     return _piped(sys.stdin.buffer.read())
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from llama_demo.errors import InvalidParameter
 from llama_demo.push_errors import MayNotWrite, NotSignedIn, PublicRepository, PushFailed
+from llama_demo.reasons import Reason
 
 
 def check_name(repo: str) -> None:
@@ -21,7 +22,7 @@ def check_name(repo: str) -> None:
     except HFValidationError:
         valid = False
     if not valid:
-        raise InvalidParameter("repo", repo, "OWNER/NAME, as the Hub names repositories")
+        raise InvalidParameter("repo", repo, Reason("expected.repository"))
 
 
 def push(folder: Path, repo: str, message: str, report: Callable[[int, int], None], *, private: bool = True) -> str:

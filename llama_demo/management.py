@@ -28,6 +28,7 @@ from llama_demo.messages import messages
 from llama_demo.model_cache import Report as LoadReport
 from llama_demo.observe import LOG, one_line
 from llama_demo.push_errors import LicenceNotConfirmed
+from llama_demo.reasons import Reason
 from llama_demo.registry import Registry, Ticket
 from llama_demo.saving import Changes, save, to_confirm
 from llama_demo.shelf import Shelf
@@ -101,7 +102,7 @@ class Management:
         """
         entry = self._shelf.everything.find(name)
         if entry.path is None or entry.format == "gguf" or not entry.has_weights:
-            raise InvalidParameter("name", name, "a model in Hugging Face or Meta's format on this machine")
+            raise InvalidParameter("name", name, Reason("expected.convertible"))
         self.jobs.start(name, "convert", partial(self._convert, entry, entry.path, to), to)
 
     def push(self, name: str, repo: str, changes: Changes, *, private: bool, confirmed: bool) -> None:
@@ -112,7 +113,7 @@ class Management:
         """
         entry = self._shelf.everything.find(name)
         if not entry.has_weights:
-            raise InvalidParameter("name", name, "a model with weights of its own")
+            raise InvalidParameter("name", name, Reason("expected.with_weights"))
         hub_push.check_name(repo)
         licence = to_confirm(entry)
         if licence is not None and not confirmed:

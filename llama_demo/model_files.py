@@ -13,6 +13,7 @@ from llama_demo.errors import InvalidSetting, TargetExists
 from llama_demo.messages import Messages, size
 from llama_demo.progress_line import ProgressLine
 from llama_demo.push_errors import LicenceNotConfirmed
+from llama_demo.reasons import Reason
 from llama_demo.settings import Settings, add_arguments
 
 
@@ -33,9 +34,9 @@ def run_convert(parsed: argparse.Namespace, words: Messages, say: Callable[[str]
     dtype: Any = _one_of("--dtype", parsed.dtype or "auto", get_args(Dtype))
     quantization: Any = _one_of("--quantize", parsed.quantize or "q8_0", ("f16", "q8_0", "q4_0"))
     if to == "hf" and parsed.quantize:
-        raise InvalidSetting("--quantize", parsed.quantize, "left out: it belongs to --to gguf")
+        raise InvalidSetting("--quantize", parsed.quantize, Reason("expected.belongs", to="--to gguf"))
     if to == "gguf" and parsed.dtype:
-        raise InvalidSetting("--dtype", parsed.dtype, "left out: it belongs to --to hf")
+        raise InvalidSetting("--dtype", parsed.dtype, Reason("expected.belongs", to="--to hf"))
     with bytes_line(words) as line:
         convert(parsed.source, parsed.target, to=to, dtype=dtype, quantization=quantization, report=line.report)
     say(words("cli.converted", path=parsed.target, size=size(_bytes(parsed.target))))
@@ -77,9 +78,11 @@ def run_save(parsed: argparse.Namespace, settings: Settings, words: Messages, sa
 
     dtype: Any = settings.dtype
     if dtype.endswith("-bit"):
-        raise InvalidSetting("--dtype", dtype, "auto, float16, bfloat16 or float32 for a folder")
+        raise InvalidSetting("--dtype", dtype, Reason("expected.folder_dtype"))
     if not 0 <= parsed.pretraining_tp <= MOST_SLICES:
-        raise InvalidSetting("--pretraining-tp", parsed.pretraining_tp, f"a whole number from 1 to {MOST_SLICES}")
+        raise InvalidSetting(
+            "--pretraining-tp", parsed.pretraining_tp, Reason("expected.whole_number", low=1, high=MOST_SLICES)
+        )
     catalog, name = read_catalog(parsed.name, Path(settings.catalog) if settings.catalog else None)
     entry = catalog.find(name)
     if parsed.target.exists():
@@ -115,7 +118,7 @@ def _confirm_push(entry: Entry, parsed: argparse.Namespace, words: Messages, say
         return
     if licence is not None:
         raise LicenceNotConfirmed(entry.title, licence.name, licence.link)
-    raise InvalidSetting("--push", parsed.push, "confirmed with y, or with --yes")
+    raise InvalidSetting("--push", parsed.push, Reason("expected.confirmed"))
 
 
 def _bytes(path: Path) -> int:
@@ -124,7 +127,7 @@ def _bytes(path: Path) -> int:
 
 def _one_of(flag: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
-        raise InvalidSetting(flag, value, f"{', '.join(allowed[:-1])} or {allowed[-1]}")
+        raise InvalidSetting(flag, value, Reason("expected.either", others=allowed[:-1], last=allowed[-1]))
     return value
 
 

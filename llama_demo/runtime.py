@@ -33,6 +33,7 @@ from llama_demo.management import Management
 from llama_demo.messages import Messages, messages
 from llama_demo.metrics import Levels, Metrics
 from llama_demo.observe import LOG, one_line
+from llama_demo.reasons import Reason
 from llama_demo.registry import Plan, Registry
 from llama_demo.settings import Settings
 from llama_demo.sheet import Sheet, files_of, read_sheet
@@ -306,13 +307,12 @@ def _gpu_budgets(settings: Settings) -> dict[str, int]:
     gpus = {gpu.name: int(gpu.free_bytes * GPU_SHARE) for gpu in _gpus()} if settings.device != "cpu" else {}
     if settings.device.startswith("cuda"):
         if settings.device not in gpus:
-            there = ", ".join(("auto", "cpu", *gpus))
-            raise InvalidSetting("--device", settings.device, f"one of {there} on this machine")
+            expected = Reason("expected.device_here", choices=("auto", "cpu", *gpus))
+            raise InvalidSetting("--device", settings.device, expected)
         gpus = {settings.device: gpus[settings.device]}
     if settings.dtype.endswith("-bit"):
         if not gpus:
-            expected = "auto, float16, bfloat16 or float32 where no GPU is used"
-            raise InvalidSetting("--dtype", settings.dtype, expected)
+            raise InvalidSetting("--dtype", settings.dtype, Reason("expected.cpu_dtype"))
         if util.find_spec("bitsandbytes") is None:
             raise MissingPackage("bitsandbytes", "pip install bitsandbytes")
     return gpus

@@ -14,6 +14,7 @@ from typing import Any
 from llama_demo.errors import InvalidSetting, PortInUse
 from llama_demo.file_errors import NoTemporaryFolder
 from llama_demo.observe import LOG
+from llama_demo.reasons import Reason
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
 from llama_demo.space import keep_downloads
@@ -99,11 +100,10 @@ def check_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except PermissionError:
-            raise InvalidSetting("--port", port, "1024 or above where the system keeps lower ones to itself") from None
+            raise InvalidSetting("--port", port, Reason("expected.port_above", least=1024)) from None
         except OSError as error:
             if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-                expected = "an address of this machine, or 0.0.0.0 for all of them"
-                raise InvalidSetting("--host", host, expected) from None
+                raise InvalidSetting("--host", host, Reason("expected.address_here")) from None
             raise PortInUse(host, port) from None
 
 

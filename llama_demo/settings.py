@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from llama_demo.errors import InvalidSetting
+from llama_demo.messages import messages
+from llama_demo.reasons import Reason
 from llama_demo.space import SPACE, ZERO_GPU, SignIn, sign_in, storage
 
 PREFIX = "LLAMA_DEMO_"
@@ -73,7 +75,7 @@ class Option:
 
     name: str
     default: Any
-    expected: str
+    expected: Reason
     help: str
     parse: Callable[[str], Any]
 
@@ -125,102 +127,114 @@ def _among(*allowed: str) -> Callable[[str], str]:
     return parse
 
 
-_DETAILS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
-    "host": ("an address", "the address to listen on; 0.0.0.0 for every network of this machine", str),
-    "port": ("a whole number from 1 to 65535", "the port to listen on", _whole(1, 65535)),
-    "share": ("on or off", "make a public link that lives for up to a week", _boolean),
+_DETAILS: dict[str, tuple[Reason, str, Callable[[str], Any]]] = {
+    "host": (Reason("expected.address"), "the address to listen on; 0.0.0.0 for every network of this machine", str),
+    "port": (Reason("expected.whole_number", low=1, high=65535), "the port to listen on", _whole(1, 65535)),
+    "share": (Reason("expected.on_or_off"), "make a public link that lives for up to a week", _boolean),
     "public": (
-        "on or off",
+        Reason("expected.on_or_off"),
         "for strangers: limits for each visitor, and no owner's functions without the owner's password; on with a"
         " public link and on a Space unless turned off",
         _boolean,
     ),
     "trusted_proxies": (
-        "addresses or networks, with commas between them",
+        Reason("expected.networks"),
         "proxies in front of this server, which are believed when they say whom they pass on",
         _networks,
     ),
-    "api_keys": ("a file", "the API keys that /v1 asks for, as new-api-key writes them", str),
+    "api_keys": (Reason("expected.file"), "the API keys that /v1 asks for, as new-api-key writes them", str),
     "auth_file": (
-        "a file",
+        Reason("expected.file"),
         "the names and passwords that the page, the Gradio API and MCP ask for, and /v1 too where it has no keys; as"
         " hash-password writes them",
         str,
     ),
-    "model": ("a model's name, a folder or a .gguf file", "the model to start with; the embedded one if empty", str),
-    "catalog": ("a .toml or .json file", "your own models, and which of all models visitors may choose", str),
+    "model": (Reason("expected.model"), "the model to start with; the embedded one if empty", str),
+    "catalog": (Reason("expected.catalog_file"), "your own models, and which of all models visitors may choose", str),
     "device": (
-        "auto, cpu, or cuda:0 and so on",
+        Reason("expected.device"),
         "where models in Hugging Face or Meta's format run; auto is the best that fits: one GPU, several, the CPU",
         _among("auto", "cpu", *(f"cuda:{number}" for number in range(16))),
     ),
     "dtype": (
-        "auto, float16, bfloat16, float32, 8-bit or 4-bit",
+        Reason("expected.either", others=("auto", "float16", "bfloat16", "float32", "8-bit"), last="4-bit"),
         "the type of such models' weights; auto is the checkpoint's own, or the widest that fits a GPU; bfloat16 has"
         " float32's range and fewer digits than float16; 8-bit and 4-bit are for GPUs",
         _among("auto", "float16", "bfloat16", "float32", "8-bit", "4-bit"),
     ),
     "reproducible": (
-        "on or off",
+        Reason("expected.on_or_off"),
         "exact arithmetic: a seed repeats its text among other visitors too, at about two thirds of the speed",
         _boolean,
     ),
-    "log_prompts": ("on or off", "write what visitors send into the log; off, nothing of it is kept", _boolean),
-    "cache_dir": ("a folder", "where converted models are kept", Path),
+    "log_prompts": (
+        Reason("expected.on_or_off"),
+        "write what visitors send into the log; off, nothing of it is kept",
+        _boolean,
+    ),
+    "cache_dir": (Reason("expected.folder"), "where converted models are kept", Path),
     "memory_gb": (
-        "a number from 0 to 100000",
+        Reason("expected.number", low=0, high=100_000),
         "how much memory models may take; 0 for most of what is free at the start",
         _number(0, 1e5),
     ),
     "idle_minutes": (
-        "a number from 0 to 1000000",
+        Reason("expected.number", low=0, high=1_000_000),
         "unload a model that nobody has used for so long; 0 for never",
         _number(0, 1e6),
     ),
     "context_tokens": (
-        "a whole number from 128 to 1000000",
+        Reason("expected.whole_number", low=128, high=1_000_000),
         "the longest conversation a model is asked to hold, prompt and reply together",
         _whole(128, 1_000_000),
     ),
     "cached_conversations": (
-        "a whole number from 1 to 4096",
+        Reason("expected.whole_number", low=1, high=4096),
         "how many conversations of that length a model's cache holds side by side, or as many as fit",
         _whole(1, 4096),
     ),
-    "max_new_tokens": ("a whole number from 1 to 1000000", "the longest reply", _whole(1, 1_000_000)),
+    "max_new_tokens": (
+        Reason("expected.whole_number", low=1, high=1_000_000),
+        "the longest reply",
+        _whole(1, 1_000_000),
+    ),
     "message_characters": (
-        "a whole number from 1 to 100000000",
+        Reason("expected.whole_number", low=1, high=100_000_000),
         "the longest message, conversation included",
         _whole(1, 100_000_000),
     ),
-    "concurrent": ("a whole number from 1 to 4096", "how many requests are answered side by side", _whole(1, 4096)),
+    "concurrent": (
+        Reason("expected.whole_number", low=1, high=4096),
+        "how many requests are answered side by side",
+        _whole(1, 4096),
+    ),
     "queue": (
-        "a whole number from 0 to 100000",
+        Reason("expected.whole_number", low=0, high=100_000),
         "how many more may wait before the rest hear that it is busy",
         _whole(0, 100_000),
     ),
     "visitor_concurrent": (
-        "a whole number from 1 to 4096",
+        Reason("expected.whole_number", low=1, high=4096),
         "how many requests of one visitor a public server answers side by side",
         _whole(1, 4096),
     ),
     "visitor_waiting": (
-        "a whole number from 1 to 100000",
+        Reason("expected.whole_number", low=1, high=100_000),
         "how many more of one visitor may wait on a public server",
         _whole(1, 100_000),
     ),
     "visitor_requests": (
-        "a whole number from 1 to 1000000",
+        Reason("expected.whole_number", low=1, high=1_000_000),
         "how many requests one visitor of a public server has a minute",
         _whole(1, 1_000_000),
     ),
     "visitor_tokens": (
-        "a whole number from 1 to 1000000000",
+        Reason("expected.whole_number", low=1, high=1_000_000_000),
         "how many tokens one visitor of a public server has a minute, read and written together",
         _whole(1, 1_000_000_000),
     ),
     "request_seconds": (
-        "a number from 1 to 1000000",
+        Reason("expected.number", low=1, high=1_000_000),
         "how long a public server works on one visitor's request",
         _number(1, 1e6),
     ),
@@ -235,11 +249,12 @@ def options() -> tuple[Option, ...]:
 
 def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str] = ()) -> None:
     """Gives `parser` a flag for every setting, or for those of `names`; unset flags are left out of the namespace."""
+    words = messages()
     for option in options():
         if names and option.name not in names:
             continue
         switch = {"nargs": "?", "const": "on"} if isinstance(option.default, bool) else {}
-        shown = f"{option.help} ({option.expected}; default: {_shown(option.default)}; {option.variable})"
+        shown = f"{option.help} ({words.reason(option.expected)}; default: {_shown(option.default)}; {option.variable})"
         parser.add_argument(
             option.flag,
             dest=option.name,

@@ -102,9 +102,9 @@ class CompletionRequest:
             check_text(self.prompt)
         else:
             if not self.turns:
-                object.__setattr__(self, "prompt", token_ids("prompt", self.prompt, "a text, or token ids"))
+                object.__setattr__(self, "prompt", token_ids("prompt", self.prompt, Reason("expected.text_or_ids")))
             if self.as_chat:
-                raise InvalidParameter("as_chat", self.as_chat, "off where the prompt is not a text")
+                raise InvalidParameter("as_chat", self.as_chat, Reason("expected.as_chat"))
         object.__setattr__(self, "stops", _stops(self.stops))
         object.__setattr__(self, "n", _number("n", self.n, int, 1, MAX_ALTERNATIVES))
 
@@ -117,18 +117,18 @@ class CompletionRequest:
         return turns if len(turns) == len(self.prompt) else ()
 
 
-def token_ids(name: str, value: object, expected: str = "a list of token ids") -> tuple[int, ...]:
+def token_ids(name: str, value: object, expected: Reason) -> tuple[int, ...]:
     """`value` as ids. Raises `InvalidParameter` where it is no sequence of whole numbers from 0."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         raise InvalidParameter(name, value, expected)
     for number in value:
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-            raise InvalidParameter(name, number, f"{expected}, which are whole numbers from 0")
+            raise InvalidParameter(name, number, Reason("expected.whole_ids", expected=expected))
     return tuple(value)
 
 
 def _stops(value: object) -> tuple[str, ...]:
-    expected = f"a list of at most {MAX_STOPS} texts of 1 to {MAX_STOP_CHARACTERS} characters"
+    expected = Reason("expected.stops", most=MAX_STOPS, characters=MAX_STOP_CHARACTERS)
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         raise InvalidParameter("stop", value, expected)
     if len(value) > MAX_STOPS:
@@ -141,8 +141,8 @@ def _stops(value: object) -> tuple[str, ...]:
 
 
 def _number(name: str, value: object, kind: type, low: float, high: float) -> float | int:
-    words = "a whole number" if kind is int else "a number"
-    expected = f"{words} from {low:g} to {high:.10g}"
+    whole = Reason("expected.whole_number", low=f"{low:g}", high=f"{high:.10g}")
+    expected = whole if kind is int else Reason("expected.number", low=f"{low:g}", high=f"{high:.10g}")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise InvalidParameter(name, value, expected)
     if (kind is int and value != int(value)) or not low <= value <= high:
@@ -176,15 +176,15 @@ def turns_from(history: object, message: object | None = None, system_prompt: ob
     Raises `InvalidHistory` naming the entry, `EmptyMessage`, `InvalidUnicode`.
     """
     if not isinstance(history, Sequence) or isinstance(history, (str, bytes)):
-        raise InvalidParameter("history", history, "a list of {role, content}")
+        raise InvalidParameter("history", history, Reason("expected.history"))
     turns = [_turn(index, entry) for index, entry in enumerate(history)]
     if not isinstance(system_prompt, str):
-        raise InvalidParameter("system_prompt", system_prompt, "a text")
+        raise InvalidParameter("system_prompt", system_prompt, Reason("expected.text"))
     if system_prompt.strip():
         turns = [Turn("system", system_prompt), *(turn for turn in turns if turn.role != "system")]
     if message is not None:
         if not isinstance(message, str):
-            raise InvalidParameter("message", message, "a text")
+            raise InvalidParameter("message", message, Reason("expected.text"))
         if not message.strip():
             raise EmptyMessage()
         turns.append(Turn("user", message))

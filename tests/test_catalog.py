@@ -7,6 +7,7 @@ import pytest
 from llama_demo.catalog import EMBEDDED, choose_default, read_catalog
 from llama_demo.errors import BadCatalog, InvalidSetting, UnknownModel
 from llama_demo.messages import messages
+from llama_demo.reasons import Reason
 
 
 def test_the_embedded_model_is_there_and_is_the_default() -> None:
@@ -47,7 +48,7 @@ def test_the_owners_own_gguf_file_is_an_entry(tmp_path: Path) -> None:
 def test_a_path_that_is_no_model_is_refused_saying_what_is_expected(name: str) -> None:
     with pytest.raises(InvalidSetting) as caught:
         read_catalog(name)
-    assert "config.json" in caught.value.expected
+    assert caught.value.expected == Reason("expected.model_here")
 
 
 # The family, as `llama2.md` of its makers has it: parameters, layers, key-value heads, size of a head.

@@ -64,10 +64,10 @@ def test_every_language_has_the_same_keys_and_placeholders(language: str) -> Non
         assert placeholders(text) == placeholders(other[key]), key
 
 
-def reasons() -> dict[str, set[str]]:
-    """Every reason that the source gives, with its data's names."""
+def reasons() -> set[tuple[str, frozenset[str]]]:
+    """Every reason that the source gives, wherever it does, with its data's names."""
     return {
-        f"reason.{ast.literal_eval(node.args[0])}": {str(keyword.arg) for keyword in node.keywords}
+        (f"reason.{ast.literal_eval(node.args[0])}", frozenset(str(keyword.arg) for keyword in node.keywords))
         for path in PACKAGE.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Reason"
@@ -76,7 +76,7 @@ def reasons() -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("language", languages())
 def test_every_reason_has_words_that_use_its_data_and_no_words_are_without_a_reason(language: str) -> None:
-    words = {key: placeholders(text) for key, text in table(language).items() if key.startswith("reason.")}
+    words = {(key, frozenset(placeholders(text))) for key, text in table(language).items() if key.startswith("reason.")}
     assert words == reasons()
 
 
@@ -113,6 +113,21 @@ def test_every_reason_has_words_that_use_its_data_and_no_words_are_without_a_rea
             "this model's template leaves the reply out that is to go on. Mend",
             "이 모델의 템플릿이 이어 쓸 답을 빠뜨립니다. ",
         ),
+        (
+            errors.InvalidParameter("7", 77, Reason("expected.number", low="0", high="5")),
+            "7 is 77, but it must be a number from 0 to 5. Change it and send again.",
+            "7 값이 77인데, 0부터 5까지의 숫자여야 합니다. 바꾸어 다시 보내 주세요.",
+        ),
+        (
+            errors.InvalidParameter("7", 2, Reason("expected.one_of", choices=("3", "4"))),
+            "7 is 2, but it must be one of 3, 4. Change it and send again.",
+            "7 값이 2인데, 다음 가운데 하나여야 합니다: 3, 4. 바꾸어 다시 보내 주세요.",
+        ),
+        (
+            errors.InvalidSetting("--7", 80, Reason("expected.port_above", least=1024)),
+            "--7 is 80, but it must be 1024 or above where the system keeps lower ones to itself. Change the option",
+            "--7 값이 80인데, 1024 이상이어야 합니다. 그보다 낮은 번호는 시스템이 내주지 않습니다. 옵션을 바꾸어",
+        ),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, errors.LlamaDemoError) else "",
 )
@@ -121,6 +136,26 @@ def test_a_reason_is_in_the_language_of_its_error(error: errors.LlamaDemoError, 
     said = messages("ko").error(error)
     assert korean in said
     assert not re.search("[A-Za-z]", said)
+
+
+def test_a_reason_may_stand_in_another() -> None:
+    expected = Reason("expected.whole_ids", expected=Reason("expected.text_or_ids"))
+    error = errors.InvalidParameter("prompt", -1, expected)
+    assert (
+        messages()
+        .error(error)
+        .startswith("prompt is -1, but it must be a text, or token ids, which are whole numbers from 0.")
+    )
+    assert (
+        messages("ko")
+        .error(error)
+        .startswith("prompt 값이 -1인데, 글이나 토큰 ID여야 합니다. 토큰 ID는 0 이상의 정수입니다.")
+    )
+
+
+@pytest.mark.parametrize("language", languages())
+def test_no_words_of_a_reason_end_with_a_full_stop(language: str) -> None:
+    assert not [key for key, text in table(language).items() if key.startswith("reason.") and text.endswith(".")]
 
 
 def test_the_data_of_a_reason_are_cut_and_its_words_are_not() -> None:

@@ -14,6 +14,7 @@ from llama_demo.engines.transformers_lent import LentEngine
 from llama_demo.errors import BadCheckpoint, InvalidSetting, LoadFailed, UnknownModel
 from llama_demo.loading import Loader
 from llama_demo.model_errors import DeviceLost
+from llama_demo.reasons import Reason
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
 from llama_demo.values import ModelState, Sampling
@@ -127,7 +128,7 @@ def test_a_gpu_that_is_not_there_is_said_at_the_start(tmp_path: Path, monkeypatc
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InvalidSetting) as caught:
         Runtime(Settings(cache_dir=tmp_path, device="cuda:0"))
-    assert caught.value.expected == "one of auto, cpu on this machine"
+    assert caught.value.expected == Reason("expected.device_here", choices=("auto", "cpu"))
 
 
 def test_a_gpu_that_has_gone_since_the_start_is_named_with_what_to_do(

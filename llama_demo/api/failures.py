@@ -22,6 +22,7 @@ from llama_demo.api_errors import (
 )
 from llama_demo.errors import Busy, InvalidInput, InvalidParameter, LlamaDemoError, PromptTooLong, UnknownModel
 from llama_demo.observe import LOG
+from llama_demo.reasons import Reason
 from llama_demo.remote_errors import RemoteBusy
 from llama_demo.visitor_errors import TooManyRequests
 
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 
 _KINDS = ("str", "int", "bool", "float")
 _EXPECTED = {
-    "prompt": "a text, token ids, or a list of either, not empty",
-    "content": "a text, or a list of parts of the type text",
-    "stop": "a text, or a list of texts, none of them empty or very long",
+    "prompt": Reason("expected.prompts"),
+    "content": Reason("expected.content"),
+    "stop": Reason("expected.stop"),
 }
 """Of fields that may be of several kinds."""
 
@@ -106,8 +107,8 @@ def from_validation(problems: Sequence[Any]) -> LlamaDemoError:
         return MissingField(name)
     if len(place) < len(problem["loc"]) - 1 and (expected := _EXPECTED.get(str(place[-1]))):
         return InvalidParameter(name, _value(problem), expected)
-    expected = "a list of one or more" if kind == "too_short" else problem["msg"].removeprefix("Input should be ")
-    return InvalidParameter(name, _value(problem), expected)
+    said = Reason("expected.said", said=problem["msg"].removeprefix("Input should be "))
+    return InvalidParameter(name, _value(problem), Reason("expected.one_or_more") if kind == "too_short" else said)
 
 
 def _is_place(part: str | int) -> bool:

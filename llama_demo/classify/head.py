@@ -119,8 +119,7 @@ class Head:
 def check_name(name: object) -> str:
     """Raises `InvalidParameter` for what cannot name a head, nor its file."""
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name.endswith((".", " ")):
-        expected = "a name of 1 to 64 English letters, digits, blanks, dots, dashes and underscores"
-        raise InvalidParameter("name", name, expected)
+        raise InvalidParameter("name", name, Reason("expected.classifier_name"))
     return name
 
 

@@ -300,7 +300,7 @@ def _explain(reader: Reader, tokenizer: Tokenizer, text: str, abstain_below: flo
 
 def _check_share(value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
-        raise InvalidParameter("threshold", value, "a number from 0 to 1")
+        raise InvalidParameter("threshold", value, Reason("expected.number", low=0, high=1))
 
 
 def _revision(package: str) -> str:

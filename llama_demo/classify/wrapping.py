@@ -32,11 +32,12 @@ class Wrapping:
     prompt: str
 
     def __post_init__(self) -> None:
-        expected = "a text with {text} in it, once, where each text goes"
         if not isinstance(self.prompt, str) or self.prompt.count(PLACE) != 1:
-            raise InvalidParameter("prompt", self.prompt, expected)
+            raise InvalidParameter("prompt", self.prompt, Reason("expected.prompt"))
         if len(self.prompt) > MOST_PROMPT_CHARACTERS:
-            raise InvalidParameter("prompt", self.prompt, f"{expected}, of at most {MOST_PROMPT_CHARACTERS} characters")
+            raise InvalidParameter(
+                "prompt", self.prompt, Reason("expected.prompt_at_most", most=MOST_PROMPT_CHARACTERS)
+            )
         check_text(self.prompt)
 
     def wrap(self, text: str) -> str:
@@ -68,7 +69,7 @@ def texts_from(value: object, limits: Limits) -> tuple[str, ...]:
     """Reads a list of texts, or one text. Raises `InvalidParameter`, `BadExample` naming the text, `InvalidUnicode`,
     `MessageTooLong`."""
     texts = [value] if isinstance(value, str) else value
-    expected = f"a list of 1 to {MOST_TEXTS} texts"
+    expected = Reason("expected.texts", most=MOST_TEXTS)
     if not isinstance(texts, Sequence) or isinstance(texts, bytes):
         raise InvalidParameter("texts", texts, expected)
     if not 1 <= len(texts) <= MOST_TEXTS:

@@ -16,6 +16,7 @@ import numpy as np
 from llama_demo.classify.labels import Label
 from llama_demo.classify.wrapping import PLACE, Wrapping
 from llama_demo.errors import InvalidParameter, PromptTooLong
+from llama_demo.reasons import Reason
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,7 +53,7 @@ class ZeroShot:
 
     def __post_init__(self) -> None:
         if not isinstance(self.instruction, str) or len(self.instruction) > MOST_INSTRUCTION_CHARACTERS:
-            expected = f"a text of at most {MOST_INSTRUCTION_CHARACTERS} characters"
+            expected = Reason("expected.text_at_most", most=MOST_INSTRUCTION_CHARACTERS)
             raise InvalidParameter("instruction", self.instruction, expected)
         self.wrappings()
 

@@ -19,6 +19,7 @@ from llama_demo.generation.chat import OFF_LOOP_CHARACTERS
 from llama_demo.generation.writer import Writer
 from llama_demo.leasing import Stopper
 from llama_demo.loading import LoadedModel
+from llama_demo.reasons import Reason
 from llama_demo.tokenizer import Tokenizer
 from llama_demo.values import SEED_LIMIT, Completion, CompletionRequest, Continuation, Sampling, Speed, Turn
 
@@ -205,6 +206,4 @@ def check_ids(tokenizer: Tokenizer, ids: Sequence[int]) -> None:
     """Raises `InvalidParameter` for an id that the model does not have."""
     for number in ids:
         if number >= tokenizer.vocabulary_size:
-            raise InvalidParameter(
-                "prompt", number, f"token ids of this model, from 0 to {tokenizer.vocabulary_size - 1}"
-            )
+            raise InvalidParameter("prompt", number, Reason("expected.model_ids", last=tokenizer.vocabulary_size - 1))

@@ -23,7 +23,7 @@ Source = str | tuple[int, ...] | tuple[Turn, ...]
 def check_top_k(top_k: object) -> int:
     """Raises `InvalidParameter`."""
     if isinstance(top_k, bool) or not isinstance(top_k, (int, float)) or top_k not in range(MAX_TOP_K + 1):
-        raise InvalidParameter("top_k", top_k, f"a whole number from 0 to {MAX_TOP_K}")
+        raise InvalidParameter("top_k", top_k, Reason("expected.whole_number", low=0, high=MAX_TOP_K))
     return int(top_k)
 
 
@@ -35,7 +35,7 @@ def check_source(source: object, limits: Limits) -> Source:
         return source
     turns = tuple(turn for turn in source if isinstance(turn, Turn)) if isinstance(source, Sequence) else ()
     if not turns:
-        return token_ids("text", source, "a text, token ids, or a conversation")
+        return token_ids("text", source, Reason("expected.text_ids_or_turns"))
     if turns[-1].role != "assistant":
         raise InvalidHistory(len(turns) - 1, Reason("history.last"))
     limits.check(turns)

@@ -37,6 +37,10 @@ class Messages:
             return self("error.unexpected")
         return self._filled(f"error.{type(error).__name__}", error.data())
 
+    def reason(self, reason: Reason) -> str:
+        """Why something was refused, for the middle of a sentence."""
+        return self._filled(f"reason.{reason.key}", reason.data)
+
     def _filled(self, key: str, data: Mapping[str, object]) -> str:
         return self(key, **{name: self._worded(name, value) for name, value in data.items()})
 
@@ -48,7 +52,7 @@ class Messages:
         if isinstance(value, tuple):
             return ", ".join(map(str, value))
         if isinstance(value, Reason):
-            return self._filled(f"reason.{value.key}", value.data)
+            return self.reason(value)
         if isinstance(value, BaseException):
             return self.error(value)
         return shortened(str(value))

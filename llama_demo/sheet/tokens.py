@@ -20,6 +20,7 @@ from llama_demo.checkpoints.gguf_vocabulary import vocabulary_fields
 from llama_demo.checkpoints.meta_params import CONTEXT_TOKENS, PARAMS, find_tokenizer
 from llama_demo.detokenize import PieceStream
 from llama_demo.errors import BadCheckpoint, InvalidParameter
+from llama_demo.reasons import Reason
 from llama_demo.sheet.sentencepiece import SENTENCEPIECE, open_sentencepiece
 from llama_demo.tokenizer import Tokenizer
 from llama_demo.values import check_text
@@ -148,7 +149,7 @@ def split(read: ReadTokenizer, text: str, *, with_bos: bool) -> Pieces:
     Raises `InvalidParameter` for more than `MOST_CHARACTERS`, `InvalidUnicode`.
     """
     if len(text) > MOST_CHARACTERS:
-        raise InvalidParameter("text", f"{len(text)} characters", f"at most {MOST_CHARACTERS} characters long")
+        raise InvalidParameter("text", f"{len(text)} characters", Reason("expected.at_most", most=MOST_CHARACTERS))
     check_text(text)
     tokenizer = read.tokenizer
     ids = tokenizer.encode(text)

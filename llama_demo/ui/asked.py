@@ -10,6 +10,7 @@ from typing import Any
 from llama_demo.errors import InvalidParameter
 from llama_demo.leasing import Stopper
 from llama_demo.messages import DEFAULT_LANGUAGE, Messages, size
+from llama_demo.reasons import Reason
 from llama_demo.values import LoadProgress, Sampling, Waiting
 from llama_demo.visitors import Visitor
 
@@ -55,7 +56,7 @@ def read_identity(request: Any) -> tuple[str, str]:
 def read_object(request: Any) -> Mapping[str, Any]:
     """Raises `InvalidParameter`."""
     if not isinstance(request, Mapping):
-        raise InvalidParameter("request", type(request).__name__, "an object")
+        raise InvalidParameter("request", type(request).__name__, Reason("expected.object"))
     return request
 
 
@@ -63,10 +64,10 @@ def read_sampling(request: Mapping[str, Any]) -> Sampling:
     """Raises `InvalidParameter`."""
     sampling = request.get("sampling")
     if not isinstance(sampling, Mapping):
-        raise InvalidParameter("sampling", type(sampling).__name__, "an object")
+        raise InvalidParameter("sampling", type(sampling).__name__, Reason("expected.object"))
     for name in sampling:
         if name not in _SAMPLING:
-            raise InvalidParameter("sampling", name, f"one of {', '.join(sorted(_SAMPLING))}")
+            raise InvalidParameter("sampling", name, Reason("expected.one_of", choices=tuple(sorted(_SAMPLING))))
     return Sampling(**sampling)
 
 
@@ -74,7 +75,7 @@ def read_model(request: Mapping[str, Any], default_model: str) -> str:
     """Raises `InvalidParameter`."""
     model = request.get("model") or default_model
     if not isinstance(model, str):
-        raise InvalidParameter("model", model, "a text")
+        raise InvalidParameter("model", model, Reason("expected.text"))
     return model
 
 

@@ -15,6 +15,7 @@ from llama_demo.classify.results import Trained, Verdicts
 from llama_demo.classify.zero_shot import ZeroShot
 from llama_demo.errors import InvalidParameter
 from llama_demo.leasing import Stopper, result_of
+from llama_demo.reasons import Reason
 from llama_demo.ui.endpoints import optional_text, worded
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class ClassifyEndpoints:
             by: str | ZeroShot = optional_text("classifier", classifier)
             model = optional_text("model", model)
             if by and labels:
-                raise InvalidParameter("labels", labels, "left out where a classifier is named")
+                raise InvalidParameter("labels", labels, Reason("expected.no_labels"))
             if not by:
                 by = ZeroShot(labels_from(labels), instruction or "", normalise_length, correct_prior)
                 model = model or self._runtime.default_model

@@ -16,6 +16,7 @@ from gradio.utils import get_upload_folder
 
 from llama_demo.classify.results import Exported
 from llama_demo.errors import InvalidParameter
+from llama_demo.reasons import Reason
 from llama_demo.ui.asked import Stoppers, read_identity
 from llama_demo.ui.classify_html import note
 from llama_demo.ui.classify_report import report_html
@@ -66,7 +67,7 @@ class ClassifyKept:
         words = self._words(asked)
         try:
             if not isinstance(file, str):
-                raise InvalidParameter("file", file, "a file of your own")
+                raise InvalidParameter("file", file, Reason("expected.own_file"))
             path = Path(file)
             kept = self._runtime.classification.heads.add(path, path.name, str(name or "").strip(), visitor)
         except Exception as error:

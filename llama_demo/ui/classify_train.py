@@ -18,6 +18,7 @@ from llama_demo.classify.labelled import Labelled, read_file, read_pasted
 from llama_demo.classify.results import Trained
 from llama_demo.errors import InvalidParameter
 from llama_demo.messages import Messages, shortened
+from llama_demo.reasons import Reason
 from llama_demo.ui.asked import Stoppers, read_identity, read_model
 from llama_demo.ui.classify_html import bars, escaped, note, table
 from llama_demo.ui.classify_report import report_html
@@ -105,7 +106,7 @@ def read_examples(given: Mapping[str, Any], words: Messages) -> Labelled:
         return read_file(Path(file), "", *columns)
     pasted = given.get("pasted")
     if not isinstance(pasted, str):
-        raise InvalidParameter("examples", pasted, "a text")
+        raise InvalidParameter("examples", pasted, Reason("expected.text"))
     return read_pasted(pasted, words("classify.pasted"), *columns)
 
 

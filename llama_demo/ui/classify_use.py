@@ -15,6 +15,7 @@ from llama_demo.classify.zero_shot import ZeroShot
 from llama_demo.errors import EmptyMessage, InvalidParameter, LlamaDemoError
 from llama_demo.messages import Messages, size
 from llama_demo.observe import LOG
+from llama_demo.reasons import Reason
 from llama_demo.ui.asked import Stoppers, loading_words, read_identity, read_model, waiting_words
 from llama_demo.ui.classify_html import explanation, failure, meter, note, results
 from llama_demo.values import LoadProgress, Waiting
@@ -100,7 +101,7 @@ class ClassifyUse:
 def read_texts(text: Any, *, each_line: bool) -> list[str]:
     """The one text, or every line that is not blank. Raises `EmptyMessage`, `InvalidParameter`."""
     if not isinstance(text, str):
-        raise InvalidParameter("text", text, "a text")
+        raise InvalidParameter("text", text, Reason("expected.text"))
     texts = [line.strip() for line in text.splitlines() if line.strip()] if each_line else [text]
     if not texts or not texts[0].strip():
         raise EmptyMessage
@@ -125,7 +126,7 @@ def read_labels(text: Any) -> tuple[Label, ...]:
     Raises `InvalidParameter`, and as `labels_from`.
     """
     if not isinstance(text, str):
-        raise InvalidParameter("labels", text, "a text")
+        raise InvalidParameter("labels", text, Reason("expected.text"))
     lines = [line for line in text.splitlines() if line.strip()]
     if len(lines) == 1 and "," in lines[0] and ": " not in lines[0]:
         return labels_from(lines[0].split(","))

@@ -18,6 +18,7 @@ from llama_demo.errors import InvalidParameter, LlamaDemoError
 from llama_demo.leasing import Stopper
 from llama_demo.messages import Messages
 from llama_demo.observe import LOG
+from llama_demo.reasons import Reason
 from llama_demo.ui.asked import (
     Stoppers,
     View,
@@ -163,7 +164,7 @@ def read_side(side: Any, default_model: str) -> tuple[str, CompletionRequest]:
 def _sides(request: Mapping[str, Any]) -> Sequence[Any]:
     sides = request.get("sides")
     if not isinstance(sides, list) or not 1 <= len(sides) <= MAX_SIDES:
-        raise InvalidParameter("sides", type(sides).__name__, f"a list of 1 to {MAX_SIDES} requests")
+        raise InvalidParameter("sides", type(sides).__name__, Reason("expected.requests", most=MAX_SIDES))
     return sides
 
 

@@ -11,6 +11,7 @@ import gradio as gr
 from llama_demo.errors import InvalidParameter, LlamaDemoError
 from llama_demo.leasing import Stopper
 from llama_demo.observe import LOG
+from llama_demo.reasons import Reason
 from llama_demo.values import Completion, CompletionRequest, Reply, Sampling, ScoredText, ScoredToken, turns_from
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Endpoints:
         """
         try:
             if not isinstance(message, str):
-                raise InvalidParameter("message", message, "a text")
+                raise InvalidParameter("message", message, Reason("expected.text"))
             updates = self._runtime.generation.chat(
                 turns_from(history or [], message, system_prompt or ""),
                 model=self._model(model),
@@ -108,7 +109,7 @@ class Endpoints:
         """
         try:
             if not isinstance(prompt, str):
-                raise InvalidParameter("prompt", prompt, "a text")
+                raise InvalidParameter("prompt", prompt, Reason("expected.text"))
             sampling = Sampling(
                 max_new_tokens=max_new_tokens,
                 temperature=temperature,
@@ -141,7 +142,7 @@ class Endpoints:
         """
         try:
             if not isinstance(text, str):
-                raise InvalidParameter("text", text, "a text")
+                raise InvalidParameter("text", text, Reason("expected.text"))
             scores = self._runtime.generation.score(
                 text, model=self._model(model), top_k=top_k, stopper=self._stopper(asked)
             )
@@ -170,7 +171,7 @@ class Endpoints:
 def optional_text(name: str, value: object) -> str:
     """An argument that may be left out. Raises `InvalidParameter`."""
     if value is not None and not isinstance(value, str):
-        raise InvalidParameter(name, value, "a text")
+        raise InvalidParameter(name, value, Reason("expected.text"))
     return value or ""
 
 

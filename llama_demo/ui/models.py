@@ -14,6 +14,7 @@ from llama_demo.licences import Licence
 from llama_demo.messages import DEFAULT_LANGUAGE, Messages, shortened
 from llama_demo.observe import LOG
 from llama_demo.push_errors import LicenceNotConfirmed
+from llama_demo.reasons import Reason
 from llama_demo.saving import MOST_SLICES, Changes
 from llama_demo.ui.asked import View, read_object
 from llama_demo.ui.model_cards import models_view, terms_words
@@ -137,7 +138,7 @@ class ModelsPage:
             do, name = request.get("do"), _name(request)
             action = self._actions.get(do) if isinstance(do, str) else None
             if action is None:
-                raise InvalidParameter("do", do, f"one of {', '.join(self._actions)}")
+                raise InvalidParameter("do", do, Reason("expected.one_of", choices=tuple(self._actions)))
             visitor.check_owner()
             action(name)
         return {**self.read(asked, visitor), **said}
@@ -147,7 +148,7 @@ class ModelsPage:
         with self._worded(asked) as said:
             path = read_object(asked).get("path")
             if not isinstance(path, str):
-                raise InvalidParameter("path", path, "a text")
+                raise InvalidParameter("path", path, Reason("expected.text"))
             visitor.check_owner()
             said["done"] = self._words(asked)("models.added_now", name=self._runtime.management.add(path))
         return {**self.read(asked, visitor), **said}
@@ -158,7 +159,7 @@ class ModelsPage:
             request = read_object(asked)
             token = request.get("token")
             if not isinstance(token, str) or not token.strip():
-                raise InvalidParameter("token", "", "a token of the Hub")
+                raise InvalidParameter("token", "", Reason("expected.hub_token"))
             visitor.check_owner()
             who = self._runtime.management.sign_in(token, remember=request.get("remember") is True)
             said["done"] = self._words(asked)("models.signed_in", name=shortened(who))
@@ -196,7 +197,7 @@ class ModelsPage:
             request = read_object(asked)
             text = request.get("text")
             if not isinstance(text, str):
-                raise InvalidParameter("text", text, "a text")
+                raise InvalidParameter("text", text, Reason("expected.text"))
             name, with_bos = _name(request), request.get("bos") is True
             pieces = self._runtime.pieces(name, text, with_bos=with_bos, everything=visitor.is_owner)
             if pieces is not None:
@@ -221,23 +222,23 @@ class ModelsPage:
 def _name(request: Mapping[str, Any]) -> str:
     name = request.get("name")
     if not isinstance(name, str):
-        raise InvalidParameter("name", name, "a model's name")
+        raise InvalidParameter("name", name, Reason("expected.model_name"))
     return name
 
 
 def _text(request: Mapping[str, Any], field: str) -> str:
     text = request.get(field, "")
     if not isinstance(text, str):
-        raise InvalidParameter(field, text, "a text")
+        raise InvalidParameter(field, text, Reason("expected.text"))
     return text
 
 
 def _changes(request: Mapping[str, Any]) -> Changes:
     dtype, slices = request.get("dtype", "auto"), request.get("slices", 0)
     if dtype not in DTYPES:
-        raise InvalidParameter("dtype", dtype, f"one of {', '.join(DTYPES)}")
+        raise InvalidParameter("dtype", dtype, Reason("expected.one_of", choices=tuple(DTYPES)))
     if isinstance(slices, bool) or not isinstance(slices, int) or not 0 <= slices <= MOST_SLICES:
-        raise InvalidParameter("slices", slices, f"a whole number from 1 to {MOST_SLICES}, or 0 for what it is")
+        raise InvalidParameter("slices", slices, Reason("expected.slices", most=MOST_SLICES))
     return Changes(dtype, _text(request, "pad_token").strip(), slices)
 
 

@@ -11,6 +11,7 @@ import pytest
 from llama_demo.catalog import EMBEDDED
 from llama_demo.errors import InvalidParameter
 from llama_demo.messages import messages
+from llama_demo.reasons import Reason
 from llama_demo.tables import Value
 from llama_demo.text_files import TextTask
 from llama_demo.ui import file_runs
@@ -172,7 +173,7 @@ def test_what_is_wrong_with_a_file_or_a_setting_is_a_sentence_and_nothing_is_mad
     assert "is not UTF-8" in section.run(section.folder / "bad.csv")[-1].error
 
     def refuse() -> Plan:
-        raise InvalidParameter("top_k", -1, "a whole number")
+        raise InvalidParameter("top_k", -1, Reason("expected.text"))
 
     async def read() -> list[FileView]:
         return [view async for view in section.runs.run(str(path), "prompt", refuse, OWNER, messages())]
