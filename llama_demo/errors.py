@@ -262,7 +262,7 @@ class BadQuotes(BadTable):
 class BadJson(BadTable):
     line: int
     position: int
-    problem: str
+    problem: Reason
 
 
 @dataclass(eq=False)
@@ -284,7 +284,7 @@ class TooManyRows(BadTable):
 
 @dataclass(eq=False)
 class NotReadable(BadTable):
-    problem: str
+    problem: Reason
 
 
 @dataclass(eq=False)
@@ -367,7 +367,7 @@ class CacheNotWritable(Unavailable):
 @dataclass(eq=False)
 class NotWritable(Unavailable):
     path: str
-    problem: str
+    problem: Reason
 
 
 @dataclass(eq=False)

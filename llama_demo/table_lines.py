@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from llama_demo.errors import NotReadable, NotUtf8
+from llama_demo.reasons import Reason
 
 RECORD_CHARACTERS = 4_000_000
 """One row is no longer than this, or a file whose first quote is never closed would be read into memory whole."""
@@ -63,7 +64,7 @@ def open_text(path: Path, title: str) -> Iterator[io.TextIOWrapper]:
     except UnicodeDecodeError:
         refuse_encoding(path, title)
     except OSError as error:
-        raise NotReadable(title, error.strerror or type(error).__name__) from None
+        raise NotReadable(title, Reason("file.system", said=error.strerror or type(error).__name__)) from None
 
 
 def refuse_encoding(path: Path, title: str) -> NoReturn:

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from llama_demo.errors import DiskFull, ForeignOutput, MadeOtherwise, NotWritable, OutputInUse, UnknownTableFormat
+from llama_demo.reasons import Reason
 from llama_demo.table_lines import RECORD_CHARACTERS
 from llama_demo.tables import CSV_NAMES, JSONL_NAMES, CsvTable, Row, Table, Value
 
@@ -84,10 +85,10 @@ class Output:
     def _open(self) -> BinaryIO:
         try:
             if self.path.exists() and self.path.samefile(self._table.path):
-                raise NotWritable(self._title, "it is the input itself")
+                raise NotWritable(self._title, Reason("file.is_input"))
             file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
         except OSError as error:
-            raise NotWritable(self._title, error.strerror or type(error).__name__) from None
+            raise NotWritable(self._title, Reason("file.system", said=error.strerror or type(error).__name__)) from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -163,7 +164,7 @@ class Output:
             if error.errno in _FULL:
                 free = shutil.disk_usage(self.path.parent).free
                 raise DiskFull(self._title, len(record), free) from None
-            raise NotWritable(self._title, error.strerror or type(error).__name__) from None
+            raise NotWritable(self._title, Reason("file.system", said=error.strerror or type(error).__name__)) from None
         self._end += len(record)
 
 

@@ -30,6 +30,7 @@ from llama_demo.errors import (
     UnknownTableFormat,
 )
 from llama_demo.messages import shortened
+from llama_demo.reasons import Reason
 from llama_demo.table_lines import BOM, RECORD_CHARACTERS, Lines, TooLong, open_text
 
 Value = str | int | float | None
@@ -197,12 +198,15 @@ class JsonlTable:
         try:
             return _loads(source)
         except json.JSONDecodeError as error:
-            raise BadJson(self.title, line, error.pos + 1, error.msg) from None
+            raise BadJson(self.title, line, error.pos + 1, Reason("json.said", said=error.msg)) from None
         except _Duplicate as error:
             raise DuplicateColumn(self.title, line, error.name) from None
-        except (ValueError, RecursionError) as error:
-            problem = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
-            raise BadJson(self.title, line, 1, problem) from None
+        except _Refused as error:
+            raise BadJson(self.title, line, 1, error.reason) from None
+        except ValueError as error:
+            raise BadJson(self.title, line, 1, Reason("json.said", said=str(error))) from None
+        except RecursionError:
+            raise BadJson(self.title, line, 1, Reason("json.deep")) from None
 
 
 Table = CsvTable | JsonlTable
@@ -300,6 +304,14 @@ def _delimiter(sample: str) -> str:
     return max(_DELIMITERS, key=header.count) if any(mark in header for mark in _DELIMITERS) else ","
 
 
+class _Refused(ValueError):
+    """What is JSON to Python, and no record here."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class _Duplicate(Exception):
     """An object has a name twice."""
 
@@ -311,7 +323,7 @@ class _Duplicate(Exception):
 def _loads(source: str) -> dict[str, Any]:
     value = json.loads(source, object_pairs_hook=_object_of, parse_constant=_no_constant)
     if not isinstance(value, dict):
-        raise ValueError("it is no object in braces")
+        raise _Refused(Reason("json.no_object"))
     return value
 
 
@@ -325,4 +337,4 @@ def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise _Refused(Reason("json.no_number", name=name))
