@@ -69,7 +69,7 @@ def entry_for(text: str, taken: Sequence[str]) -> Entry:
     if _REPOSITORY.fullmatch(text):
         return _repository_entry(text, taken)
     if text and (text.startswith(("/", "~", ".")) or text.endswith(".gguf")):
-        raise BadCheckpoint(text, "there is no such file or folder")
+        raise BadCheckpoint(text, Reason("checkpoint.no_path"))
     raise InvalidParameter("model", text, Reason("expected.to_add"))
 
 
@@ -85,7 +85,7 @@ def local_entry(path: Path, taken: Sequence[str], title: str = "") -> Entry:
     """An entry for a file or a folder on this machine. Its header or configuration is read. Raises `BadCheckpoint`."""
     path = path.resolve()
     if path.is_file() and path.suffix != ".gguf":
-        raise BadCheckpoint(str(path), "it is a file, and only .gguf files are models of one file")
+        raise BadCheckpoint(str(path), Reason("checkpoint.only_gguf"))
     kind = "gguf" if path.is_file() else kind_of(path)
     name = _free_name(path.stem if kind == "gguf" else path.name, taken)
     entry = entry_at(path, kind, name=name, title=title or path.stem)

@@ -20,6 +20,7 @@ from llama_demo.checkpoints.safetensors_read import read_tensors
 from llama_demo.errors import BadCheckpoint, Unsupported
 from llama_demo.model_errors import BaseMissing
 from llama_demo.placement import OPENVINO_BYTES, OPENVINO_REPRODUCIBLE_BYTES, Model
+from llama_demo.reasons import Reason
 
 ARCHITECTURES = frozenset({"LlamaForCausalLM", "LlamaForSequenceClassification"})
 ADAPTER_FILES = (adapter.CONFIG, adapter.WEIGHTS)
@@ -102,12 +103,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if not ARCHITECTURES.intersection(config.get("architectures", [])):
-            raise BadCheckpoint(str(path), f"it describes none of {', '.join(sorted(ARCHITECTURES))}")
+            raise BadCheckpoint(
+                str(path), Reason("checkpoint.architecture_of_none", known=tuple(sorted(ARCHITECTURES)))
+            )
     except (OSError, ValueError, AttributeError, TypeError):
-        raise BadCheckpoint(str(path), "it is not readable as a configuration") from None
+        raise BadCheckpoint(str(path), Reason("checkpoint.no_configuration")) from None
     missing = [key for key in ("num_attention_heads", "num_hidden_layers", "hidden_size") if key not in config]
     if missing:
-        raise BadCheckpoint(str(path), f"it lacks {', '.join(missing)}")
+        raise BadCheckpoint(str(path), Reason("checkpoint.lacks", names=", ".join(missing)))
     return dict(config)
 
 
@@ -119,7 +122,7 @@ def adapter_entries(folder: Path) -> tuple[Entry, Entry]:
     config, folder = adapter.read_adapter(folder), folder.resolve()
     named = str(config.get("base_model_name_or_path") or "")
     if not named:
-        raise BadCheckpoint(str(folder), f"its {adapter.CONFIG} names no base model")
+        raise BadCheckpoint(str(folder), Reason("checkpoint.no_base", file=adapter.CONFIG))
     found = _base_folder(folder, named, str(config.get("revision") or ""))
     if found is None:
         raise BaseMissing(str(folder), named)

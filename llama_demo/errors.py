@@ -195,7 +195,7 @@ class Unsupported(InvalidInput):
 @dataclass(eq=False)
 class BadCheckpoint(LlamaDemoError):
     path: str
-    problem: str
+    problem: Reason
 
 
 @dataclass(eq=False)

@@ -22,6 +22,7 @@ from llama_demo.checkpoints.llama import EMBEDDING, OUTPUT, Checkpoint, Config, 
 from llama_demo.errors import BadCheckpoint
 from llama_demo.licences import Licence, front
 from llama_demo.messages import Messages
+from llama_demo.reasons import Reason
 from llama_demo.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def _changed(source: Checkpoint, tokenizer: Path, changes: Changes) -> Checkpoin
         number = _add_padding(tokenizer, changes.pad_token)
         rows = tensors[EMBEDDING].shape[0]
         if number > rows:
-            raise BadCheckpoint(str(tokenizer), f"its tokenizer has {number} tokens and its embedding {rows} rows")
+            raise BadCheckpoint(str(tokenizer), Reason("checkpoint.tokenizer_rows", tokens=number, rows=rows))
         if number == rows:
             for name in (EMBEDDING, OUTPUT):
                 if name in tensors:

@@ -16,6 +16,7 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as FastTokenizer
 
 from llama_demo.errors import BadCheckpoint
+from llama_demo.reasons import Reason
 
 _CHAT_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<|end_of_turn|>")
 """End tokens of chat turns; one ends a reply where the model's own template writes it."""
@@ -70,9 +71,9 @@ class Tokenizer:
             config = {**_json(folder / "generation_config.json"), **_json(folder / "tokenizer_config.json")}
             return cls(document, config, _template(folder, config))
         except FileNotFoundError:
-            raise BadCheckpoint(str(path), "the file is missing") from None
+            raise BadCheckpoint(str(path), Reason("checkpoint.missing")) from None
         except Exception as error:  # noqa: BLE001 (the library raises plain Exception for a file it cannot read)
-            raise BadCheckpoint(str(path), f"it cannot be read as a tokenizer ({type(error).__name__})") from None
+            raise BadCheckpoint(str(path), Reason("checkpoint.no_tokenizer", error=type(error).__name__)) from None
 
     def encode(self, text: str) -> list[int]:
         """The ids of plain text: a marker such as `<|im_start|>` in it is ordinary text."""

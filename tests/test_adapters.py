@@ -18,6 +18,7 @@ from llama_demo.loading import LoadedModel
 from llama_demo.messages import messages
 from llama_demo.model_errors import WrongBase
 from llama_demo.placement import TORCH_LIBRARY_BYTES
+from llama_demo.reasons import Reason
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
 from llama_demo.values import ModelState, Sampling
@@ -176,7 +177,7 @@ def test_an_adapter_that_lacks_a_tensor_is_refused(
     save_file(tensors, file)
     cause = refused(tmp_path, tiny_folder, tmp_path / "part")
     assert isinstance(cause, BadCheckpoint)
-    assert "lacks" in cause.problem
+    assert cause.problem.key == "checkpoint.lacks"
 
 
 def test_what_is_no_lora_adapter_is_refused_before_anything_is_loaded(
@@ -191,7 +192,7 @@ def test_what_is_no_lora_adapter_is_refused_before_anything_is_loaded(
         pytest.raises(BadCheckpoint) as caught,
     ):
         runtime.registry.request("other")
-    assert "IA3" in caught.value.problem
+    assert caught.value.problem == Reason("checkpoint.adapter_kind", kind="IA3")
 
 
 def test_an_adapter_on_a_model_that_runs_through_openvino_says_what_would_help(

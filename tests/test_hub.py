@@ -60,7 +60,7 @@ for repo in sys.argv[2:]:
     try:
         print(json.dumps(does(repo)))
     except LlamaDemoError as error:
-        print(json.dumps({"error": type(error).__name__, **error.data()}))
+        print(json.dumps({"error": type(error).__name__, **error.data()}, default=repr))
 """
 
 
@@ -190,7 +190,7 @@ def test_a_hub_that_stops_in_the_middle_is_asked_anew_for_the_rest(
 
 @pytest.mark.parametrize(
     ("config", "problem"),
-    [('{"architectures": ["MistralForCausalLM"]}', "LlamaForCausalLM"), ("<html>", "not readable")],
+    [('{"architectures": ["MistralForCausalLM"]}', "LlamaForCausalLM"), ("<html>", "no_configuration")],
 )
 def test_a_repository_that_is_no_llama_is_not_added_and_its_weights_are_not_fetched(
     config: str, problem: str, folder: Path, tmp_path: Path

@@ -129,6 +129,11 @@ def test_every_reason_has_words_that_use_its_data_and_no_words_are_without_a_rea
             "너무 깊이 중첩되어 있습니다). ",
         ),
         (
+            errors.BadCheckpoint("7", Reason("checkpoint.tokenizer_rows", tokens=3, rows=2)),
+            "The model file 7 cannot be used: its tokenizer has 3 tokens and its embedding 2 rows. Download or",
+            "모델 파일 7을(를) 쓸 수 없습니다: 토크나이저의 토큰은 3개인데 임베딩은 2행입니다. 다시",
+        ),
+        (
             errors.NotWritable("7", Reason("file.is_input")),
             "7 cannot be written: it is the input itself. Choose another place.",
             "7에 쓸 수 없습니다: 입력 파일 자체입니다. 다른 곳을 골라 주세요.",
@@ -190,8 +195,10 @@ def test_the_words_of_an_error_carry_its_numbers_in_a_persons_units() -> None:
 
 
 def test_a_cause_is_worded_too_and_a_foreign_one_never_shows_its_own_text() -> None:
-    ours = messages().error(errors.LoadFailed("m", errors.BadCheckpoint("file.gguf", "it is cut short")))
-    assert "it is cut short" in ours
+    ours = messages().error(
+        errors.LoadFailed("m", errors.BadCheckpoint("file.gguf", Reason("checkpoint.cut_meanwhile")))
+    )
+    assert "it was cut short while it was read" in ours
     foreign = messages().error(errors.LoadFailed("m", RuntimeError("secret /path")))
     assert "secret" not in foreign
     assert "secret" not in messages().error(RuntimeError("secret /path"))

@@ -20,6 +20,7 @@ from llama_demo.errors import (
     UnknownModel,
 )
 from llama_demo.eviction import Idle, choose_evictions
+from llama_demo.reasons import Reason
 from llama_demo.registry import Lease, Plan, Registry, Ticket
 from llama_demo.values import LoadProgress, ModelState
 from tests.waiting import PATIENCE_SECONDS
@@ -385,7 +386,7 @@ def test_a_failed_load_is_told_to_all_who_wait_and_kept_until_the_next_request(
     machine: Machine, registry: Registry[Pretend]
 ) -> None:
     machine.hold("load a")
-    cause = BadCheckpoint("a.gguf", "cut short")
+    cause = BadCheckpoint("a.gguf", Reason("checkpoint.cut_meanwhile"))
     machine.errors["a"] = [cause]
     tickets = [registry.request("a"), registry.request("a")]
     machine.let_go("load a")

@@ -8,6 +8,7 @@ from typing import Any
 
 from llama_demo.checkpoints.safetensors_read import read_tensors
 from llama_demo.errors import BadCheckpoint
+from llama_demo.reasons import Reason
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 HEAD = "base_model.model.score.weight"
@@ -29,12 +30,12 @@ def read_adapter(folder: Path) -> dict[str, Any]:
     try:
         config = dict(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
-        raise BadCheckpoint(title, f"its {CONFIG} cannot be read") from None
+        raise BadCheckpoint(title, Reason("checkpoint.part_unreadable", file=CONFIG)) from None
     if config.get("peft_type") != "LORA":
         kind = config.get("peft_type")
-        raise BadCheckpoint(title, f"it is an adapter of the kind {kind}, and only LORA is read")
+        raise BadCheckpoint(title, Reason("checkpoint.adapter_kind", kind=kind))
     if not (folder / WEIGHTS).is_file():
         pickled = (folder / "adapter_model.bin").is_file()
-        problem = "its weights are a pickled file, which could run a stranger's program" if pickled else f"no {WEIGHTS}"
+        problem = Reason("checkpoint.pickled") if pickled else Reason("checkpoint.no_file", file=WEIGHTS)
         raise BadCheckpoint(title, problem)
     return config

@@ -14,6 +14,7 @@ from llama_demo.checkpoints.hf_write import Dtype, write_hf
 from llama_demo.checkpoints.llama import Checkpoint, read_folder
 from llama_demo.checkpoints.meta_params import PARAMS
 from llama_demo.errors import BadCheckpoint, TargetExists
+from llama_demo.reasons import Reason
 
 Kind = Literal["hf", "meta"]
 
@@ -27,16 +28,16 @@ def kind_of(folder: Path) -> Kind:
     raise BadCheckpoint(str(folder), _what_else(folder))
 
 
-def _what_else(folder: Path) -> str:
+def _what_else(folder: Path) -> Reason:
     if not folder.exists():
-        return "there is no such folder"
+        return Reason("checkpoint.no_folder")
     if not folder.is_dir():
-        return "it is a file, and a folder in Meta's or Hugging Face's format is needed"
+        return Reason("checkpoint.file_not_folder")
     near = [folder.resolve().parent, *sorted(path for path in folder.iterdir() if path.is_dir())]
     for place in near:
         if (place / PARAMS).is_file() or (place / "config.json").is_file():
-            return f"it has neither params.json nor config.json; did you mean {place}"
-    return "it has neither params.json (Meta's format) nor config.json (Hugging Face's)"
+            return Reason("checkpoint.near", place=place)
+    return Reason("checkpoint.neither_format")
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:

@@ -15,6 +15,7 @@ from llama_demo.checkpoints.gguf_convert import write_gguf
 from llama_demo.checkpoints.gguf_read import Container, Metadata, read_container
 from llama_demo.checkpoints.gguf_requantize import requantize
 from llama_demo.checkpoints.gguf_tokenizer import write_tokenizer
+from llama_demo.reasons import Reason
 
 __all__ = [
     "FAITHFUL_TYPES",
@@ -66,13 +67,13 @@ def header_of(container: Container) -> GGUFHeader:
     metadata = Metadata(container.path, container.fields)
     architecture = metadata.text("general.architecture")
     if architecture != "llama":
-        raise metadata.bad(f"its architecture is {architecture}, and only llama can be used here")
+        raise metadata.bad(Reason("checkpoint.architecture", kind=architecture))
     if container.fields.get("split.count", 1) != 1:
-        raise metadata.bad("it is one part of several; join them with `llama-gguf-split --merge` first")
+        raise metadata.bad(Reason("checkpoint.part"))
     heads, width = metadata.count("llama.attention.head_count"), metadata.count("llama.embedding_length")
     tokens = container.fields.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, list) or not tokens:
-        raise metadata.bad("its metadata lack tokenizer.ggml.tokens")
+        raise metadata.bad(Reason("checkpoint.metadata_lack", name="tokenizer.ggml.tokens"))
     names = {tensor.name for tensor in container.tensors}
     blocks = metadata.count("llama.block_count")
     _check_tensors(metadata, names, blocks)
@@ -124,8 +125,8 @@ _BLOCK_TENSORS = (
 
 def _check_tensors(metadata: Metadata, names: set[str], blocks: int) -> None:
     if blocks > len(names):
-        raise metadata.bad(f"it claims {blocks} layers and has {len(names)} tensors")
+        raise metadata.bad(Reason("checkpoint.layers", layers=blocks, tensors=len(names)))
     wanted = [f"blk.{block}.{part}.weight" for block in range(blocks) for part in _BLOCK_TENSORS]
     for name in ("token_embd.weight", *wanted, "output_norm.weight"):
         if name not in names:
-            raise metadata.bad(f"its tensor {name} is missing")
+            raise metadata.bad(Reason("checkpoint.tensor_missing", name=name))

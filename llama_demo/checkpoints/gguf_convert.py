@@ -30,6 +30,7 @@ from llama_demo.checkpoints.gguf_write import (
 from llama_demo.checkpoints.llama import EMBEDDING, Checkpoint, Config, SourceTensor, float_slices, read_folder
 from llama_demo.errors import BadCheckpoint
 from llama_demo.prompts import template_for
+from llama_demo.reasons import Reason
 
 _FLOAT16_MOST = float(np.finfo(np.float16).max)
 
@@ -47,7 +48,7 @@ def write_llama(source: Checkpoint, target: Path, *, to: Quantization = "q8_0", 
     """The same from a checkpoint that has been read already."""
     config = source.config
     if config.rope_kind != "default":
-        raise config.bad(f"its rotary embeddings are scaled ({config.rope_kind}), which cannot be written")
+        raise config.bad(Reason("checkpoint.rope_kind", kind=config.rope_kind))
     tensors = _planned(source, to)
     fields = {
         **_model_fields(source, to),
@@ -90,7 +91,7 @@ def _planned(source: Checkpoint, to: Quantization) -> list[PlannedTensor]:
             continue
         written = names.get_name(name, try_suffixes=(".weight",))
         if written is None or not name.endswith(".weight"):
-            raise BadCheckpoint(str(source.folder), f"its tensor {name} has no place in a GGUF file of a Llama")
+            raise BadCheckpoint(str(source.folder), Reason("checkpoint.no_place_in_gguf", name=name))
         kind = type_for(tensor.shape, to)
         chunks = partial(_chunks, tensor, kind, _rotary_head_dim(config, tensor))
         planned.append(PlannedTensor(written, tensor.shape, kind, chunks))
@@ -102,14 +103,14 @@ def _rotary_head_dim(config: Config, tensor: SourceTensor) -> int:
     if not tensor.name.endswith(("q_proj.weight", "k_proj.weight")):
         return 1
     if tensor.shape[0] % config.head_dim or config.head_dim % 2:
-        raise BadCheckpoint(str(tensor.path), f"its tensor {tensor.name} has {tensor.shape[0]} rows, not whole heads")
+        raise BadCheckpoint(str(tensor.path), Reason("checkpoint.tensor_rows", name=tensor.name, rows=tensor.shape[0]))
     return config.head_dim
 
 
 def _chunks(tensor: SourceTensor, kind: GGMLQuantizationType, head_dim: int) -> Iterator[bytes]:
     for values in float_slices(tensor, head_dim):
         if kind == GGMLQuantizationType.F16 and np.abs(values).max() > _FLOAT16_MOST:
-            raise BadCheckpoint(str(tensor.path), f"its tensor {tensor.name} holds numbers too large for float16")
+            raise BadCheckpoint(str(tensor.path), Reason("checkpoint.too_large", name=tensor.name))
         yield quantize(interleaved(values, head_dim) if head_dim > 1 else values, kind)
 
 

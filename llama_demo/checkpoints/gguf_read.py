@@ -18,6 +18,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 from numpy.typing import NDArray
 
 from llama_demo.errors import BadCheckpoint
+from llama_demo.reasons import Reason
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -78,52 +79,52 @@ class Metadata:
     def __init__(self, path: Path, fields: Mapping[str, Value]) -> None:
         self._path, self._fields = path, fields
 
-    def bad(self, problem: str) -> BadCheckpoint:
+    def bad(self, problem: Reason) -> BadCheckpoint:
         return BadCheckpoint(str(self._path), problem)
 
     def text(self, name: str, default: str | None = None) -> str:
         value = self._get(name, default)
         if not isinstance(value, str):
-            raise self.bad(f"its {name} is not a text")
+            raise self.bad(Reason("checkpoint.not_text", name=name))
         return value
 
     def flag(self, name: str, default: bool) -> bool:
         value = self._get(name, default)
         if not isinstance(value, bool):
-            raise self.bad(f"its {name} is not true or false")
+            raise self.bad(Reason("checkpoint.not_flag", name=name))
         return value
 
     def count(self, name: str, default: int | None = None) -> int:
         """A whole number above 0."""
         value = self._get(name, default)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
-            raise self.bad(f"its {name} is {str(value)[:40]}, which is not a count")
+            raise self.bad(Reason("checkpoint.not_count", name=name, value=str(value)[:40]))
         return value
 
     def token_id(self, name: str, vocabulary: int) -> int | None:
         """A token's number below `vocabulary`, or None where the file names none."""
         value = self._fields.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            raise self.bad(f"its {name} is not a token's number")
+            raise self.bad(Reason("checkpoint.not_token", name=name))
         return value if value is not None and 0 <= value < vocabulary else None
 
     def texts(self, name: str) -> list[str]:
         value = self._get(name)
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise self.bad(f"its {name} is not a list of texts")
+            raise self.bad(Reason("checkpoint.not_texts", name=name))
         return [str(item) for item in value]
 
     def numbers(self, name: str, length: int, default: float | None = None) -> list[float]:
         """`length` numbers; all of them `default` where there are none."""
         value = self._get(name, None if default is None else [default] * length)
         if not isinstance(value, list) or len(value) != length or any(isinstance(item, str) for item in value):
-            raise self.bad(f"its {name} is not a list of {length} numbers")
+            raise self.bad(Reason("checkpoint.not_numbers", name=name, length=length))
         return [float(item) for item in value]
 
     def _get(self, name: str, default: Value | None = None) -> Value:
         value = self._fields.get(name, default)
         if value is None:
-            raise self.bad(f"its metadata lack {name}")
+            raise self.bad(Reason("checkpoint.metadata_lack", name=name))
         return value
 
 
@@ -133,7 +134,7 @@ def read_container(path: Path) -> Container:
         with path.open("rb") as file:
             return _read(_Cursor(path, file))
     except OSError as error:
-        raise BadCheckpoint(str(path), f"it cannot be read ({error.strerror or error})") from error
+        raise BadCheckpoint(str(path), Reason("checkpoint.unreadable", said=error.strerror or error)) from error
 
 
 def tensor_bytes(file: BinaryIO, path: Path, tensor: Tensor) -> Iterator[bytes]:
@@ -149,7 +150,7 @@ def tensor_bytes(file: BinaryIO, path: Path, tensor: Tensor) -> Iterator[bytes]:
         rows = min(rows_left, rows_at_once)
         raw = file.read(rows * row_bytes)
         if len(raw) != rows * row_bytes:
-            raise BadCheckpoint(str(path), f"it ends inside the tensor {tensor.name}")
+            raise BadCheckpoint(str(path), Reason("checkpoint.ends_inside", name=tensor.name))
         yield raw
         rows_left -= rows
 
@@ -170,7 +171,7 @@ def dequantize(path: Path, raw: NDArray[np.uint8], kind: GGMLQuantizationType) -
         with np.errstate(all="ignore"):
             values: NDArray[np.float32] = quants.dequantize(raw, kind)
     except NotImplementedError as error:
-        raise BadCheckpoint(str(path), f"its tensors of type {kind.name} cannot be read") from error
+        raise BadCheckpoint(str(path), Reason("checkpoint.types", type=kind.name)) from error
     return values
 
 
@@ -184,16 +185,16 @@ class _Cursor:
         file.seek(0)
         self.position = 0
 
-    def bad(self, problem: str) -> BadCheckpoint:
+    def bad(self, problem: Reason) -> BadCheckpoint:
         return BadCheckpoint(str(self.path), problem)
 
     def take(self, count: int) -> bytes:
         if count > self.size - self.position:
-            raise self.bad("it is cut short: it ends inside its own header")
+            raise self.bad(Reason("checkpoint.cut_in_header"))
         self.position += count
         raw = self._file.read(count)
         if len(raw) != count:
-            raise self.bad("it was cut short while it was read")
+            raise self.bad(Reason("checkpoint.cut_meanwhile"))
         return raw
 
     def peek(self, count: int) -> bytes:
@@ -207,11 +208,11 @@ class _Cursor:
     def text(self, most_bytes: int) -> str:
         length = self.number("<Q")
         if length > most_bytes:
-            raise self.bad(f"it is damaged: a text in its header claims {length} bytes")
+            raise self.bad(Reason("checkpoint.text_claims", length=length))
         try:
             return self.take(length).decode("utf-8")
         except UnicodeDecodeError:
-            raise self.bad("it is damaged: a text in its header is not UTF-8") from None
+            raise self.bad(Reason("checkpoint.no_utf8")) from None
 
     def texts(self, count: int) -> list[Scalar]:
         """As `text`, for the hundred thousand of a vocabulary: the bounds are the same, the calls fewer."""
@@ -222,24 +223,25 @@ class _Cursor:
             length = int.from_bytes(read(8), "little")
             left -= 8 + length
             if left < 0:
-                raise self.bad("it is cut short or damaged: a list of texts goes on beyond its header")
+                raise self.bad(Reason("checkpoint.texts_beyond"))
             items.append(read(length))
         self.position = end - left
         try:
             return [item.decode("utf-8") for item in items]
         except UnicodeDecodeError:
-            raise self.bad("it is damaged: a text in its header is not UTF-8") from None
+            raise self.bad(Reason("checkpoint.no_utf8")) from None
 
 
 def _read(cursor: _Cursor) -> Container:
     _check_magic(cursor)
     version = cursor.number("<I")
     if version not in VERSIONS:
-        which = "big-endian files are" if version & 0xFFFF == 0 else f"GGUF version {version} is"
-        raise cursor.bad(f"{which} not supported, only little-endian versions {VERSIONS[0]} and {VERSIONS[1]}")
+        if version & 0xFFFF == 0:
+            raise cursor.bad(Reason("checkpoint.big_endian", first=VERSIONS[0], last=VERSIONS[1]))
+        raise cursor.bad(Reason("checkpoint.version", version=version, first=VERSIONS[0], last=VERSIONS[1]))
     tensor_count, field_count = cursor.number("<Q"), cursor.number("<Q")
     if tensor_count > _MOST_TENSORS or field_count > _MOST_FIELDS:
-        raise cursor.bad(f"it is damaged: it claims {tensor_count} tensors and {field_count} metadata fields")
+        raise cursor.bad(Reason("checkpoint.claims", tensors=tensor_count, fields=field_count))
     start = cursor.position
     fields: dict[str, Value] = {}
     types: dict[str, int] = {}
@@ -249,10 +251,10 @@ def _read(cursor: _Cursor) -> Container:
         types[name] = cursor.number("<I")
         offsets[name] = cursor.position
         if name in fields:
-            raise cursor.bad(f"it is damaged: {name} is there twice")
+            raise cursor.bad(Reason("checkpoint.field_twice", name=name))
         fields[name] = _value(cursor, types[name])
         if cursor.position - start > _MOST_METADATA_BYTES:
-            raise cursor.bad(f"its metadata take more than {_MOST_METADATA_BYTES} bytes")
+            raise cursor.bad(Reason("checkpoint.metadata_long", most=_MOST_METADATA_BYTES))
     end = cursor.position
     alignment = _alignment(cursor, fields)
     tensors = _tensors(cursor, tensor_count, alignment)
@@ -261,15 +263,15 @@ def _read(cursor: _Cursor) -> Container:
 
 def _check_magic(cursor: _Cursor) -> None:
     if cursor.size == 0:
-        raise cursor.bad("it is empty")
+        raise cursor.bad(Reason("checkpoint.empty"))
     head = cursor.peek(512)
     if head[:4] != MAGIC:
         text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
         if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-            raise cursor.bad("it is a web page and not a model, as an expired link or a login page gives")
+            raise cursor.bad(Reason("checkpoint.web_page"))
         if text.startswith(b"version https://git-lfs"):
-            raise cursor.bad("it is a Git LFS pointer and not the model itself; run `git lfs pull`")
-        raise cursor.bad("it is not a GGUF file")
+            raise cursor.bad(Reason("checkpoint.lfs"))
+        raise cursor.bad(Reason("checkpoint.no_gguf"))
     cursor.take(len(MAGIC))
 
 
@@ -278,12 +280,12 @@ def _value(cursor: _Cursor, kind: int) -> Value:
         return _scalar(cursor, kind)
     item_kind, count = cursor.number("<I"), cursor.number("<Q")
     if count > _MOST_ARRAY_ITEMS:
-        raise cursor.bad(f"it is damaged: an array in its header claims {count} items")
+        raise cursor.bad(Reason("checkpoint.array_claims", count=count))
     if item_kind == STRING:
         return cursor.texts(count)
     form = _SCALARS.get(item_kind)
     if form is None:
-        raise cursor.bad(f"its header has an array of the unknown type {item_kind}")
+        raise cursor.bad(Reason("checkpoint.array_type", type=item_kind))
     return list(struct.unpack(f"<{count}{form[1]}", cursor.take(count * struct.calcsize(form))))
 
 
@@ -292,7 +294,7 @@ def _scalar(cursor: _Cursor, kind: int) -> Scalar:
         return cursor.text(_MOST_METADATA_BYTES)
     form = _SCALARS.get(kind)
     if form is None:
-        raise cursor.bad(f"its header has a value of the unknown type {kind}")
+        raise cursor.bad(Reason("checkpoint.value_type", type=kind))
     value: Scalar = struct.unpack(form, cursor.take(struct.calcsize(form)))[0]
     return value
 
@@ -300,7 +302,7 @@ def _scalar(cursor: _Cursor, kind: int) -> Scalar:
 def _alignment(cursor: _Cursor, fields: dict[str, Value]) -> int:
     alignment = fields.get("general.alignment", DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int) or not 1 <= alignment <= 2**20 or alignment & (alignment - 1):
-        raise cursor.bad(f"it is damaged: general.alignment is {alignment!r}")
+        raise cursor.bad(Reason("checkpoint.alignment", value=repr(alignment)))
     return alignment
 
 
@@ -309,16 +311,14 @@ def _tensors(cursor: _Cursor, count: int, alignment: int) -> tuple[Tensor, ...]:
     for _ in range(count):
         tensor = _tensor(cursor)
         if tensor.name in tensors:
-            raise cursor.bad(f"it is damaged: the tensor {tensor.name} is there twice")
+            raise cursor.bad(Reason("checkpoint.tensor_twice", name=tensor.name))
         tensors[tensor.name] = tensor
     data_start = padded(cursor.position, alignment)
     placed = []
     for tensor in tensors.values():
         end = data_start + tensor.offset + tensor.bytes
         if end > cursor.size:
-            raise cursor.bad(
-                f"it is cut short: it has {cursor.size} bytes, and its tensor {tensor.name} ends at byte {end}"
-            )
+            raise cursor.bad(Reason("checkpoint.tensor_end", size=cursor.size, name=tensor.name, end=end))
         placed.append(Tensor(tensor.name, tensor.shape, tensor.type, data_start + tensor.offset, tensor.bytes))
     return tuple(placed)
 
@@ -327,16 +327,16 @@ def _tensor(cursor: _Cursor) -> Tensor:
     name = cursor.text(_MOST_NAME_BYTES)
     dimensions = cursor.number("<I")
     if not 1 <= dimensions <= 4:
-        raise cursor.bad(f"it is damaged: the tensor {name} has {dimensions} dimensions")
+        raise cursor.bad(Reason("checkpoint.dimensions", name=name, count=dimensions))
     shape = tuple(reversed([cursor.number("<Q") for _ in range(dimensions)]))
     number, offset = cursor.number("<I"), cursor.number("<Q")
     try:
         kind = GGMLQuantizationType(number)
     except ValueError:
-        raise cursor.bad(f"the tensor {name} has the unknown type {number}") from None
+        raise cursor.bad(Reason("checkpoint.tensor_kind", name=name, type=number)) from None
     block_items, block_bytes = GGML_QUANT_SIZES[kind]
     if 0 in shape or shape[-1] % block_items:
-        raise cursor.bad(f"it is damaged: the tensor {name} has the shape {list(shape)}")
+        raise cursor.bad(Reason("checkpoint.damaged_shape", name=name, shape=list(shape)))
     return Tensor(name, shape, kind, offset, math.prod(shape) // block_items * block_bytes)
 
 

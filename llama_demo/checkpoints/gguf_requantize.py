@@ -26,6 +26,7 @@ from llama_demo.checkpoints.gguf_write import (
     write_container,
 )
 from llama_demo.errors import BadCheckpoint
+from llama_demo.reasons import Reason
 
 _KEPT_TYPES = frozenset({GGMLQuantizationType.Q8_0, GGMLQuantizationType.Q6_K, GGMLQuantizationType.Q4_0})
 
@@ -53,7 +54,7 @@ def _planned(file: BinaryIO, container: Container, tensor: Tensor, to: Quantizat
             return
         for values in tensor_slices(file, container.path, tensor):
             if not np.isfinite(values).all():
-                raise BadCheckpoint(str(container.path), f"it is damaged: {tensor.name} holds what is no number")
+                raise BadCheckpoint(str(container.path), Reason("checkpoint.no_number", name=tensor.name))
             yield quantize(values, kind)
 
     return PlannedTensor(tensor.name, tensor.shape, kind, chunks)
@@ -72,5 +73,5 @@ def _updated_fields(file: BinaryIO, container: Container, to: Quantization) -> t
         elif container.field_types[name] == UINT32:
             struct.pack_into("<I", raw, container.value_offsets[name] - start, value)
         else:
-            raise BadCheckpoint(str(container.path), f"its {name} is not a number")
+            raise BadCheckpoint(str(container.path), Reason("checkpoint.not_number", name=name))
     return bytes(raw), count

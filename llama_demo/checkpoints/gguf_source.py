@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from llama_demo.checkpoints.gguf import header_of
 from llama_demo.checkpoints.gguf_read import Container, Metadata, Tensor, read_container, tensor_slices
 from llama_demo.checkpoints.llama import Checkpoint, Config, SourceTensor, check_shapes
+from llama_demo.reasons import Reason
 
 _ENDS = ("bos", "eos")
 
@@ -63,7 +64,7 @@ def read_gguf(path: Path, tokenizer: Path) -> Checkpoint:
     for stored in container.tensors:
         name = names.get(stored.name.removesuffix(".weight"))
         if name is None:
-            raise config.bad(f"its tensor {stored.name} has no place in a Llama without scaled rotary embeddings")
+            raise config.bad(Reason("checkpoint.no_place_unscaled", name=stored.name))
         rotary = name.endswith(("q_proj", "k_proj"))
         tensors[f"{name}.weight"] = GGUFTensor(path, f"{name}.weight", stored, config.head_dim if rotary else 1)
     check_shapes(config, tensors)
@@ -89,7 +90,7 @@ def _values(container: Container) -> Mapping[str, Any]:
     header, metadata = header_of(container), Metadata(container.path, container.fields)
     fields = container.fields
     if str(fields.get("llama.rope.scaling.type", "none")) != "none":
-        raise metadata.bad("its rotary embeddings are scaled, which cannot be written yet")
+        raise metadata.bad(Reason("checkpoint.rope"))
     ends = {f"{end}_token_id": metadata.token_id(f"tokenizer.ggml.{end}_token_id", header.vocab_size) for end in _ENDS}
     return {
         "architectures": ["LlamaForCausalLM"],

@@ -15,6 +15,7 @@ from tokenizers.models import BPE
 
 from llama_demo.checkpoints.gguf_read import Metadata, read_container
 from llama_demo.checkpoints.whole import replacing
+from llama_demo.reasons import Reason
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 """What a token is, in `tokenizer.ggml.token_type`."""
@@ -50,7 +51,7 @@ def write_described_tokenizer(metadata: Metadata, folder: Path) -> None:
     """The same from metadata that need not be a file's."""
     tokens = metadata.texts("tokenizer.ggml.tokens")
     if len(set(tokens)) != len(tokens):
-        raise metadata.bad("its vocabulary has a token twice")
+        raise metadata.bad(Reason("checkpoint.token_twice"))
     kinds = metadata.numbers("tokenizer.ggml.token_type", len(tokens), NORMAL)
     model = metadata.text("tokenizer.ggml.model")
     if model == "gpt2":
@@ -58,7 +59,7 @@ def write_described_tokenizer(metadata: Metadata, folder: Path) -> None:
     elif model == "llama":
         tokenizer, adds_bos = _sentencepiece(metadata, tokens, kinds), True
     else:
-        raise metadata.bad(f"its tokenizer is of the kind {model}, and only gpt2 and llama can be read")
+        raise metadata.bad(Reason("checkpoint.tokenizer_kind", kind=model))
     _add_special_tokens(tokenizer, tokens, kinds)
     special = _special_ids(metadata, len(tokens))
     adds_bos = metadata.flag("tokenizer.ggml.add_bos_token", adds_bos) and "bos_token" in special
@@ -106,7 +107,7 @@ def _byte_level(metadata: Metadata, tokens: Sequence[str]) -> tuple[Tokenizer, b
     elif pre in _LLAMA3:
         words = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(LLAMA3_WORDS), "isolated"), words])
     elif pre not in _PLAIN:
-        raise metadata.bad(f"its pre-tokenizer is {pre}, which is not known here")
+        raise metadata.bad(Reason("checkpoint.pre_tokenizer_unknown", kind=pre))
     tokenizer = Tokenizer(BPE(vocabulary, merges, ignore_merges=pre in _LLAMA3))
     tokenizer.pre_tokenizer = words
     tokenizer.decoder = decoders.ByteLevel()
@@ -116,7 +117,7 @@ def _byte_level(metadata: Metadata, tokens: Sequence[str]) -> tuple[Tokenizer, b
 def _merge(metadata: Metadata, vocabulary: dict[str, int], line: str) -> tuple[str, str]:
     left, _, right = line.partition(" ")
     if left not in vocabulary or right not in vocabulary or left + right not in vocabulary:
-        raise metadata.bad(f"its tokenizer is damaged: it merges {line[:40]!r}, which is not in the vocabulary")
+        raise metadata.bad(Reason("checkpoint.merges", merge=repr(line[:40])))
     return left, right
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from llama_demo.checkpoints.gguf_read import Value
 from llama_demo.checkpoints.gguf_tokenizer import BYTE, CONTROL, LLAMA3_WORDS, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 from llama_demo.errors import BadCheckpoint
+from llama_demo.reasons import Reason
 
 _NAMED = {
     "bos_token": "tokenizer.ggml.bos_token_id",
@@ -39,13 +40,13 @@ def vocabulary_fields(folder: Path, vocab_size: int) -> dict[str, Value]:
         return _fast_fields(folder, _json(folder / "tokenizer.json"), vocab_size)
     if (folder / "tokenizer.model").is_file():
         return _sentencepiece_fields(folder, vocab_size)
-    raise BadCheckpoint(str(folder), "it has neither tokenizer.json nor tokenizer.model")
+    raise BadCheckpoint(str(folder), Reason("checkpoint.neither_tokenizer"))
 
 
 def _fast_fields(folder: Path, document: Mapping[str, Any], vocab_size: int) -> dict[str, Value]:
     model = document.get("model") or {}
     if model.get("type") != "BPE":
-        raise BadCheckpoint(str(folder), f"its tokenizer is {model.get('type')}, and only BPE can be written")
+        raise BadCheckpoint(str(folder), Reason("checkpoint.tokenizer_to_write", kind=model.get("type")))
     added = {token["content"]: token for token in document.get("added_tokens") or []}
     numbers = {**model["vocab"], **{text: int(token["id"]) for text, token in added.items()}}
     tokens = _padded({number: text for text, number in numbers.items()}, folder, vocab_size)
@@ -58,7 +59,7 @@ def _fast_fields(folder: Path, document: Mapping[str, Any], vocab_size: int) -> 
     else:
         pre = _pre_name(folder, document.get("pre_tokenizer"))
         if document.get("normalizer") or bool(model.get("ignore_merges")) != (pre == "llama-bpe"):
-            raise BadCheckpoint(str(folder), "its tokenizer changes texts in a way that has no name in GGUF")
+            raise BadCheckpoint(str(folder), Reason("checkpoint.tokenizer_changes"))
         fields["tokenizer.ggml.pre"] = pre
         fields["tokenizer.ggml.merges"] = [" ".join(pair) for pair in merges]
     fields["tokenizer.ggml.tokens"] = list[Any](tokens)
@@ -75,12 +76,12 @@ def _sentencepiece_fields(folder: Path, vocab_size: int) -> dict[str, Value]:
     try:
         model = SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     except (OSError, RuntimeError):
-        raise BadCheckpoint(str(folder / "tokenizer.model"), "it is not a SentencePiece model") from None
+        raise BadCheckpoint(str(folder / "tokenizer.model"), Reason("checkpoint.no_sentencepiece")) from None
     proto = sentencepiece_model_pb2.ModelProto.FromString(model.serialized_model_proto())  # type: ignore[attr-defined]
     if proto.trainer_spec.model_type != proto.trainer_spec.BPE:
-        raise BadCheckpoint(str(folder / "tokenizer.model"), "it is a SentencePiece model of another kind than BPE")
+        raise BadCheckpoint(str(folder / "tokenizer.model"), Reason("checkpoint.no_bpe"))
     if proto.normalizer_spec.precompiled_charsmap or proto.normalizer_spec.remove_extra_whitespaces:
-        raise BadCheckpoint(str(folder / "tokenizer.model"), "it normalizes texts, which has no name in GGUF")
+        raise BadCheckpoint(str(folder / "tokenizer.model"), Reason("checkpoint.normalizes"))
     count = model.get_piece_size()
     pieces = {number: model.id_to_piece(number) for number in range(count)}
     added = _added_tokens(folder, pieces)
@@ -118,16 +119,16 @@ def _added_tokens(folder: Path, pieces: Mapping[int, str]) -> dict[int, tuple[st
             added[int(number)] = (_text(token), bool(token.get("special")))
     for number, (text, _) in added.items():
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-            raise BadCheckpoint(str(path), f"its token {text[:40]} has no number")
+            raise BadCheckpoint(str(path), Reason("checkpoint.token_no_number", token=text[:40]))
         if pieces.get(number, text) != text:
-            raise BadCheckpoint(str(path), f"its token {text[:40]} takes the number of {pieces[number]}")
+            raise BadCheckpoint(str(path), Reason("checkpoint.token_taken", token=text[:40], other=pieces[number]))
     return {number: token for number, token in added.items() if number not in pieces}
 
 
 def _padded(by_number: Mapping[int, str], folder: Path, vocab_size: int) -> list[str]:
     """All tokens by number: an embedding may have more rows than there are tokens, but not fewer."""
     if max(by_number, default=-1) >= vocab_size:
-        raise BadCheckpoint(str(folder), f"its tokenizer has more tokens than the model's {vocab_size}")
+        raise BadCheckpoint(str(folder), Reason("checkpoint.tokens_over", count=vocab_size))
     return [by_number.get(number, f"[PAD{number}]") for number in range(vocab_size)]
 
 
@@ -153,7 +154,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
-        raise BadCheckpoint(str(path), "it is not readable as JSON") from None
+        raise BadCheckpoint(str(path), Reason("checkpoint.no_json")) from None
 
 
 def _text(value: Any) -> str:
@@ -199,7 +200,7 @@ def _adds_space(folder: Path, document: Mapping[str, Any]) -> bool:
     for step in steps:
         whole = step.get("type") == "Metaspace" and not step.get("split", True)
         if not whole and step.get("type") not in ("Prepend", "Replace"):
-            raise BadCheckpoint(str(folder), f"its tokenizer's step {step.get('type')} has no name in GGUF")
+            raise BadCheckpoint(str(folder), Reason("checkpoint.step", kind=step.get("type")))
     return any(
         step.get("type") == "Prepend" or (step.get("type") == "Metaspace" and step.get("prepend_scheme") != "never")
         for step in steps
@@ -221,7 +222,7 @@ def _pre_name(folder: Path, pre_tokenizer: Any) -> str:
         if steps == known:
             return name
     kinds = "+".join(str(step.get("type")) for step in steps)
-    raise BadCheckpoint(str(folder), f"its pre-tokenizer {kinds or '(none)'} has no name in GGUF that is known here")
+    raise BadCheckpoint(str(folder), Reason("checkpoint.pre_tokenizer", kinds=kinds or "(none)"))
 
 
 def _defaults(step: Mapping[str, Any]) -> dict[str, Any]:

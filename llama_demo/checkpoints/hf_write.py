@@ -27,6 +27,7 @@ from llama_demo.checkpoints.safetensors_read import ITEMS, item_bytes
 from llama_demo.checkpoints.whole import replacing_folder
 from llama_demo.errors import BadCheckpoint
 from llama_demo.prompts import template_for
+from llama_demo.reasons import Reason
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 STORED: dict[str, str] = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -132,7 +133,7 @@ def _contents(tensor: SourceTensor, kind: str) -> Iterator[NDArray[Any]]:
         return
     for values in float_slices(tensor):
         if kind == "F16" and np.abs(values).max() > _FLOAT16_MOST:
-            raise BadCheckpoint(str(tensor.path), f"its tensor {tensor.name} holds numbers too large for float16")
+            raise BadCheckpoint(str(tensor.path), Reason("checkpoint.too_large", name=tensor.name))
         yield as_stored(values, kind)
 
 

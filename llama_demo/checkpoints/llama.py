@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from llama_demo.checkpoints.safetensors_read import as_float32, read_tensors
 from llama_demo.errors import BadCheckpoint
+from llama_demo.reasons import Reason
 
 EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -55,7 +56,7 @@ def float_slices(tensor: SourceTensor, row_multiple: int = 1) -> Iterator[NDArra
     for items in tensor.raw(row_multiple):
         values = as_float32(items, tensor.type)
         if not np.isfinite(values).all():
-            raise BadCheckpoint(str(tensor.path), f"it is damaged: {tensor.name} holds what is no number")
+            raise BadCheckpoint(str(tensor.path), Reason("checkpoint.no_number", name=tensor.name))
         yield values
 
 
@@ -65,7 +66,7 @@ def read_folder(folder: Path) -> Checkpoint:
     try:
         values: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise BadCheckpoint(str(path), "it is not readable as JSON") from error
+        raise BadCheckpoint(str(path), Reason("checkpoint.no_json")) from error
     config = Config(path, values)
     tensors = read_tensors(folder)
     check_shapes(config, tensors)
@@ -80,13 +81,13 @@ class Config:
         self.path = path
         self.values = values
         if values.get("model_type") != "llama":
-            raise self.bad(f"its model_type is {values.get('model_type')}, and only llama can be converted")
+            raise self.bad(Reason("checkpoint.model_type", type=values.get("model_type")))
         if values.get("hidden_act", "silu") != "silu":
-            raise self.bad(f"its hidden_act is {values['hidden_act']}, and only silu can be converted")
+            raise self.bad(Reason("checkpoint.hidden_act", kind=values["hidden_act"]))
         rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
         self._rope: Mapping[str, Any] = rope if isinstance(rope, dict) else {}
 
-    def bad(self, problem: str) -> BadCheckpoint:
+    def bad(self, problem: Reason) -> BadCheckpoint:
         return BadCheckpoint(str(self.path), problem)
 
     def flag(self, name: str) -> bool:
@@ -95,13 +96,13 @@ class Config:
     def count(self, name: str, default: int | None = None) -> int:
         value = default if self.values.get(name) is None else self.values[name]
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
-            raise self.bad(f"its {name} is {value!r}, which is not a count")
+            raise self.bad(Reason("checkpoint.not_count", name=name, value=repr(value)))
         return value
 
     def real(self, name: str, default: float) -> float:
         value = self.values.get(name, self._rope.get(name, default))
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e12:
-            raise self.bad(f"its {name} is {value!r}, which is not a number above 0")
+            raise self.bad(Reason("checkpoint.not_above_0", name=name, value=repr(value)))
         return float(value)
 
     @property
@@ -143,6 +144,9 @@ def check_shapes(config: Config, stored: Mapping[str, SourceTensor]) -> None:
     }
     for name, shape in shapes.items():
         if name not in stored:
-            raise BadCheckpoint(str(config.path.parent), f"its tensor {name} is missing")
+            raise BadCheckpoint(str(config.path.parent), Reason("checkpoint.tensor_missing", name=name))
         if stored[name].shape != shape:
-            raise BadCheckpoint(str(config.path.parent), f"its tensor {name} is {stored[name].shape} and not {shape}")
+            raise BadCheckpoint(
+                str(config.path.parent),
+                Reason("checkpoint.tensor_shape", name=name, there=str(stored[name].shape), shape=str(shape)),
+            )

@@ -24,6 +24,7 @@ from llama_demo.checkpoints.llama import EMBEDDING, OUTPUT, Checkpoint, Config, 
 from llama_demo.checkpoints.meta_params import Params, find_tokenizer, read_params
 from llama_demo.checkpoints.safetensors_read import ITEMS, rows_of_a_slice
 from llama_demo.errors import BadCheckpoint
+from llama_demo.reasons import Reason
 
 CHECKLIST = "checklist.chk"
 _TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
@@ -111,16 +112,14 @@ def read_meta(folder: Path) -> Checkpoint:
     shards = [_open_shard(file) for file in files]
     for file, shard in zip(files[1:], shards[1:], strict=True):
         if shard.keys() != shards[0].keys():
-            raise BadCheckpoint(str(file), f"its tensors are not those of {files[0].name}")
+            raise BadCheckpoint(str(file), Reason("checkpoint.other_tensors", file=files[0].name))
     _check_count(params, files, shards[0])
     tensors = {tensor.name: tensor for name in shards[0] if (tensor := _join(params, files, shards, name)) is not None}
     if EMBEDDING not in tensors:
-        raise BadCheckpoint(str(files[0]), "it has no tok_embeddings.weight: it is not a Llama")
+        raise BadCheckpoint(str(files[0]), Reason("checkpoint.no_embedding"))
     rows = tensors[EMBEDDING].shape[0]
     if params.vocab_size not in (None, rows):
-        raise BadCheckpoint(
-            str(params.path), f"its vocab_size is {params.vocab_size}, but the embedding has {rows} rows"
-        )
+        raise BadCheckpoint(str(params.path), Reason("checkpoint.vocab_size", size=params.vocab_size, rows=rows))
     dtype = DTYPE_NAMES[tensors[EMBEDDING].type]
     config = Config(params.path, params.config(rows, tied=OUTPUT not in tensors, dtype=dtype))
     check_shapes(config, tensors)
@@ -133,7 +132,7 @@ def _shard_files(folder: Path) -> list[Path]:
     expected += [folder / name for name in _checksums(folder) if re.fullmatch(r"consolidated\.\d\d\.pth", name)]
     for file in expected:
         if not file.is_file():
-            raise BadCheckpoint(str(folder), f"its shard {file.name} is missing")
+            raise BadCheckpoint(str(folder), Reason("checkpoint.shard_missing", file=file.name))
     return files
 
 
@@ -141,22 +140,22 @@ def _open_shard(file: Path) -> dict[str, torch.Tensor]:
     """The shard's tensors, mapped from the file. Nothing that the file says is run."""
     with file.open("rb") as content:
         if content.read(4) != b"PK\x03\x04":
-            raise BadCheckpoint(str(file), "it is not a PyTorch archive, or its beginning is damaged")
+            raise BadCheckpoint(str(file), Reason("checkpoint.no_archive"))
     try:
         loaded = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError:
-        raise BadCheckpoint(str(file), "it carries code or more than tensors; nothing of it was run") from None
+        raise BadCheckpoint(str(file), Reason("checkpoint.code")) from None
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, AssertionError):
-        raise BadCheckpoint(str(file), "it is cut short or damaged") from None
+        raise BadCheckpoint(str(file), Reason("checkpoint.cut_or_damaged")) from None
     if not isinstance(loaded, dict) or not loaded:
-        raise BadCheckpoint(str(file), "it holds no named tensors")
+        raise BadCheckpoint(str(file), Reason("checkpoint.no_named_tensors"))
     for name, tensor in loaded.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
-            raise BadCheckpoint(str(file), "it holds more than named tensors")
+            raise BadCheckpoint(str(file), Reason("checkpoint.more_than_tensors"))
         if tensor.dtype not in _TYPES and not name.endswith("rope.freqs"):
-            raise BadCheckpoint(str(file), f"its {name} is of type {tensor.dtype}, which a Llama's weights never are")
+            raise BadCheckpoint(str(file), Reason("checkpoint.odd_type", name=name, type=tensor.dtype))
         if tensor.layout != torch.strided or not 1 <= tensor.ndim <= 2:
-            raise BadCheckpoint(str(file), f"its {name} is not a vector or a matrix")
+            raise BadCheckpoint(str(file), Reason("checkpoint.no_matrix", name=name))
     return {name: tensor for name, tensor in loaded.items() if not name.endswith("rope.freqs")}
 
 
@@ -164,13 +163,14 @@ def _check_count(params: Params, files: Sequence[Path], shard: Mapping[str, torc
     """How many shards there are can be told from how narrow each one's slices are."""
     slice_ = shard.get("layers.0.attention.wq.weight")
     if slice_ is None or slice_.ndim != 2 or slice_.shape[1] != params.dim or params.dim % len(slice_):
-        raise BadCheckpoint(str(files[0]), "it has no layers.0.attention.wq of the size that params.json gives")
+        raise BadCheckpoint(str(files[0]), Reason("checkpoint.no_query"))
     count = params.dim // len(slice_)
     if count != len(files):
-        missing = f", so consolidated.{len(files):02}.pth is missing" if count > len(files) else ""
-        raise BadCheckpoint(
-            str(files[0].parent), f"it has {len(files)} of the {count} shards that their shapes speak of{missing}"
-        )
+        problem = Reason("checkpoint.shards", there=len(files), count=count)
+        if count > len(files):
+            missing = f"consolidated.{len(files):02}.pth"
+            problem = Reason("checkpoint.shards_missing", there=len(files), count=count, file=missing)
+        raise BadCheckpoint(str(files[0].parent), problem)
 
 
 def _join(
@@ -179,21 +179,21 @@ def _join(
     written, dimension = _place(files[0], name)
     parts = [shard[name] for shard in shards]
     if len({part.dtype for part in parts}) > 1 or len({part.ndim for part in parts}) > 1:
-        raise BadCheckpoint(str(files[0]), f"its {name} is of another type than in the other shards")
+        raise BadCheckpoint(str(files[0]), Reason("checkpoint.shard_type", name=name))
     if dimension is None:
         if any(not torch.equal(parts[0], part) for part in parts[1:]):
-            raise BadCheckpoint(str(files[0]), f"its {name} differs from the other shards': they are of several models")
+            raise BadCheckpoint(str(files[0]), Reason("checkpoint.shard_differs", name=name))
         dimension, parts = 0, parts[:1]
     if (
         dimension >= parts[0].ndim
         or len({(*part.shape[:dimension], *part.shape[dimension + 1 :]) for part in parts}) > 1
     ):
-        raise BadCheckpoint(str(files[0]), f"its {name} has a shape that does not fit the other shards'")
+        raise BadCheckpoint(str(files[0]), Reason("checkpoint.shard_shape", name=name))
     shape = list(parts[0].shape)
     shape[dimension] = sum(part.shape[dimension] for part in parts)
     head_dim = params.head_dim if name.endswith(_ROTARY) else 1
     if shape[0] % head_dim:
-        raise BadCheckpoint(str(files[0]), f"its {name} has {shape[0]} rows, not whole heads")
+        raise BadCheckpoint(str(files[0]), Reason("checkpoint.rows", name=name, rows=shape[0]))
     return JoinedTensor(files[0], written, _TYPES[parts[0].dtype], tuple(shape), parts, dimension, head_dim)
 
 
@@ -203,7 +203,7 @@ def _place(file: Path, name: str) -> tuple[str, int | None]:
         return _TOP_PARTS[name]
     found = _LAYER.fullmatch(name)
     if found is None or found[2] not in _LAYER_PARTS:
-        raise BadCheckpoint(str(file), f"its tensor {name[:60]} has no place in a Llama")
+        raise BadCheckpoint(str(file), Reason("checkpoint.no_place", name=name[:60]))
     part, dimension = _LAYER_PARTS[found[2]]
     return f"model.layers.{int(found[1])}.{part}.weight", dimension
 
@@ -229,7 +229,7 @@ def verify(folder: Path, tell: Callable[[int], None]) -> None:
     done = 0
     for name, expected in _checksums(folder).items():
         if not (folder / name).is_file():
-            raise BadCheckpoint(str(folder), f"{name} is missing, and {CHECKLIST} lists it")
+            raise BadCheckpoint(str(folder), Reason("checkpoint.listed", name=name, list=CHECKLIST))
         digest = hashlib.md5(usedforsecurity=False)
         with (folder / name).open("rb") as file:
             while content := file.read(_HASHED_AT_ONCE):
@@ -237,4 +237,4 @@ def verify(folder: Path, tell: Callable[[int], None]) -> None:
                 done += len(content)
                 tell(done)
         if digest.hexdigest() != expected:
-            raise BadCheckpoint(str(folder / name), f"its checksum is not the one in {CHECKLIST}: it is damaged")
+            raise BadCheckpoint(str(folder / name), Reason("checkpoint.checksum", list=CHECKLIST))

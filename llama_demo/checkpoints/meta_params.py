@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_demo.errors import BadCheckpoint
+from llama_demo.reasons import Reason
 
 PARAMS = "params.json"
 TOKENIZER = "tokenizer.model"
@@ -87,7 +88,7 @@ def find_tokenizer(folder: Path) -> Path:
     for place in (folder, folder.resolve().parent):
         if (place / TOKENIZER).is_file():
             return place
-    raise BadCheckpoint(str(folder), f"{TOKENIZER} is missing, here and in the folder above")
+    raise BadCheckpoint(str(folder), Reason("checkpoint.missing_here_and_above", file=TOKENIZER))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -95,13 +96,13 @@ def _read_json(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             text = file.read(_MOST_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError):
-        raise BadCheckpoint(str(path), "it cannot be read") from None
+        raise BadCheckpoint(str(path), Reason("checkpoint.cannot_be_read")) from None
     if text.lstrip().startswith("<"):
-        raise BadCheckpoint(str(path), "it is a web page: the link that it was downloaded from had expired")
+        raise BadCheckpoint(str(path), Reason("checkpoint.expired"))
     try:
         return dict(json.loads(text))
     except (ValueError, TypeError, RecursionError):
-        raise BadCheckpoint(str(path), "it is not readable as JSON") from None
+        raise BadCheckpoint(str(path), Reason("checkpoint.no_json")) from None
 
 
 class _Reader:
@@ -111,12 +112,12 @@ class _Reader:
     def params(self) -> Params:
         dim, heads = self._count("dim"), self._count("n_heads")
         if dim % heads or dim // heads % 2:
-            raise self._bad(f"its {heads} heads do not divide its dim of {dim} evenly")
+            raise self._bad(Reason("checkpoint.heads", heads=heads, dim=dim))
         kv_heads = self._count("n_kv_heads", heads)
         if heads % kv_heads:
-            raise self._bad(f"its {heads} heads are not a multiple of its {kv_heads} key-value heads")
+            raise self._bad(Reason("checkpoint.kv_heads", heads=heads, kv_heads=kv_heads))
         if self._values.get("use_scaled_rope") or "moe" in self._values:
-            raise self._bad("it is of a later family than Llama-2, which is not read here")
+            raise self._bad(Reason("checkpoint.later_family"))
         vocabulary = self._values.get("vocab_size", -1)
         rope_theta = self._real("rope_theta", 10000.0)
         return Params(
@@ -141,21 +142,21 @@ class _Reader:
         multiple = self._count("multiple_of", 256)
         return -(-wide // multiple) * multiple
 
-    def _bad(self, problem: str) -> BadCheckpoint:
+    def _bad(self, problem: Reason) -> BadCheckpoint:
         return BadCheckpoint(str(self._path), problem)
 
     def _count(self, name: str, default: int | None = None) -> int:
         value = default if self._values.get(name) is None else self._values[name]
         if value is None:
-            raise self._bad(f"it lacks {name}")
+            raise self._bad(Reason("checkpoint.lacks", names=name))
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**24:
-            raise self._bad(f"its {name} is {str(value)[:40]}, which is not a count")
+            raise self._bad(Reason("checkpoint.not_count", name=name, value=str(value)[:40]))
         return value
 
     def _real(self, name: str, default: float | None = None) -> float:
         value = default if self._values.get(name) is None else self._values[name]
         if value is None:
-            raise self._bad(f"it lacks {name}")
+            raise self._bad(Reason("checkpoint.lacks", names=name))
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e12:
-            raise self._bad(f"its {name} is {str(value)[:40]}, which is not a number above 0")
+            raise self._bad(Reason("checkpoint.not_above_0", name=name, value=str(value)[:40]))
         return float(value)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llama_demo.errors import BadCheckpoint
+from llama_demo.reasons import Reason
 
 ITEMS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 """The types that are read, as numpy holds them; it has no bfloat16, so one of those is held as its bits."""
@@ -48,7 +49,7 @@ class StoredTensor:
                 rows = min(rows_left, rows_at_once)
                 raw = file.read(rows * row_bytes)
                 if len(raw) != rows * row_bytes:
-                    raise BadCheckpoint(str(self.path), f"it ends inside the tensor {self.name}")
+                    raise BadCheckpoint(str(self.path), Reason("checkpoint.ends_inside", name=self.name))
                 yield np.frombuffer(raw, ITEMS[self.type]).reshape(rows, row_items)
                 rows_left -= rows
 
@@ -73,11 +74,11 @@ def read_tensors(folder: Path) -> dict[str, StoredTensor]:
     """All tensors of the folder's `*.safetensors`, by name. Raises `BadCheckpoint`."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise BadCheckpoint(str(folder), "it has no safetensors files")
+        raise BadCheckpoint(str(folder), Reason("checkpoint.no_safetensors"))
     tensors = {tensor.name: tensor for file in files for tensor in _read_header(file)}
     for name in _indexed(folder / "model.safetensors.index.json"):
         if name not in tensors:
-            raise BadCheckpoint(str(folder), f"a safetensors file is missing: none has {name}")
+            raise BadCheckpoint(str(folder), Reason("checkpoint.safetensors_missing", name=name))
     return tensors
 
 
@@ -87,7 +88,7 @@ def _indexed(index: Path) -> list[str]:
     try:
         return list(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
     except (ValueError, KeyError, TypeError):
-        raise BadCheckpoint(str(index), "it is not readable as an index of weights") from None
+        raise BadCheckpoint(str(index), Reason("checkpoint.no_index")) from None
 
 
 def _read_header(path: Path) -> Iterator[StoredTensor]:
@@ -95,7 +96,7 @@ def _read_header(path: Path) -> Iterator[StoredTensor]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, _MOST_HEADER_BYTES):
-            raise BadCheckpoint(str(path), "it is not a safetensors file, or it is cut short")
+            raise BadCheckpoint(str(path), Reason("checkpoint.safetensors_cut"))
         try:
             header = json.loads(file.read(length))
             header.pop("__metadata__", None)
@@ -104,16 +105,18 @@ def _read_header(path: Path) -> Iterator[StoredTensor]:
                 tensor = StoredTensor(path, name, str(entry["dtype"]), tuple(entry["shape"]), 8 + length + start)
                 _check(tensor, end - start)
                 if 8 + length + end > size or start < 0:
-                    raise BadCheckpoint(str(path), f"it is cut short: its tensor {name} ends after the file does")
+                    raise BadCheckpoint(str(path), Reason("checkpoint.ends_after", name=name))
                 yield tensor
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise BadCheckpoint(str(path), "its header cannot be read") from None
+            raise BadCheckpoint(str(path), Reason("checkpoint.header")) from None
 
 
 def _check(tensor: StoredTensor, length: int) -> None:
     name, shape, kind = tensor.name, tensor.shape, tensor.type
     if kind not in ITEMS:
-        problem = f"its tensor {name} is of type {kind}, and only F32, F16 and BF16 can be read"
+        problem = Reason("checkpoint.tensor_type", name=name, type=kind)
         raise BadCheckpoint(str(tensor.path), problem)
     if not shape or min(shape) < 1 or math.prod(shape) * item_bytes(kind) != length:
-        raise BadCheckpoint(str(tensor.path), f"it is damaged: {name} has the shape {list(shape)} and {length} bytes")
+        raise BadCheckpoint(
+            str(tensor.path), Reason("checkpoint.tensor_length", name=name, shape=list(shape), length=length)
+        )

@@ -21,6 +21,7 @@ from llama_demo.classify.head import WEIGHT, Head
 from llama_demo.errors import BadCheckpoint
 from llama_demo.licences import Licence
 from llama_demo.messages import Messages
+from llama_demo.reasons import Reason
 from llama_demo.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def padding(tokenizer: Tokenizer) -> tuple[str, int]:
         number = None if text is None else tokenizer.backend.token_to_id(text)
         if text is not None and number is not None:
             return text, int(number)
-    raise BadCheckpoint("tokenizer_config.json", "it names no token that could fill short texts up")
+    raise BadCheckpoint("tokenizer_config.json", Reason("checkpoint.no_filler"))
 
 
 def _values(head: Head, pad_id: int) -> Mapping[str, Any]:

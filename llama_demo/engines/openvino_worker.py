@@ -31,6 +31,7 @@ from llama_demo.engines.openvino_messages import (
     exact_properties,
 )
 from llama_demo.engines.worker import LoadProblem, parent_connection
+from llama_demo.reasons import Reason
 from llama_demo.values import FinishReason, Token
 
 MAX_BATCHED_TOKENS = 256
@@ -62,10 +63,15 @@ def main() -> None:
 
 
 def load_problem(error: Exception) -> LoadProblem:
+    """What OpenVINO says, as `last_line`."""
+    memory = isinstance(error, MemoryError) or "memory" in str(error).lower()
+    return LoadProblem(memory, Reason("checkpoint.said", said=last_line(error)))
+
+
+def last_line(error: Exception) -> str:
     """The last line of what OpenVINO says; the ones before are places in its source."""
     text = str(error).strip()
-    memory = isinstance(error, MemoryError) or "memory" in text.lower()
-    return LoadProblem(memory, text.splitlines()[-1] if text else type(error).__name__)
+    return text.splitlines()[-1] if text else type(error).__name__
 
 
 def open_pipeline(order: Load, **properties: object) -> Any:
@@ -153,7 +159,7 @@ class _Requests:
                     config = _config(settings, self._eos_ids)
                     self._handles[request] = self._pipeline.add_request(request, _tensor(ids), config)
                 except Exception as error:
-                    self._connection.send(Refused(request, load_problem(error).problem))
+                    self._connection.send(Refused(request, last_line(error)))
             case Cancel(request) if request in self._handles:
                 self._handles.pop(request).cancel()
                 self._connection.send(Cancelled(request))

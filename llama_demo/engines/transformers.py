@@ -39,6 +39,7 @@ from llama_demo.errors import (
     Unsupported,
 )
 from llama_demo.placement import PAGE_TOKENS
+from llama_demo.reasons import Reason
 from llama_demo.values import Sampling, Scores
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -132,7 +133,7 @@ class TransformersEngine:
         try:
             slice_model(self._model, slices)
         except ValueError as error:
-            raise BadCheckpoint(str(folder), f"its pretraining_tp is {slices}, and {error}") from None
+            raise BadCheckpoint(str(folder), Reason("checkpoint.slices", slices=slices, said=str(error))) from None
 
     def _pages(self, cache_bytes: int | None) -> int:
         least = math.ceil(self.context_tokens / PAGE_TOKENS) + (0 if len(self._layers) > 1 else 1)
@@ -250,13 +251,14 @@ def _load(folder: Path, layers: Mapping[str, int], dtype: str) -> Any:
             **options,
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise BadCheckpoint(str(folder), str(error).splitlines()[0] if str(error) else repr(error)) from error
+        said = str(error).splitlines()[0] if str(error) else repr(error)
+        raise BadCheckpoint(str(folder), Reason("checkpoint.said", said=said)) from error
     missing = set(info["missing_keys"])
     if not _writes(model):
         missing.discard("lm_head.weight")
     if missing:
         # The library fills these with random numbers and goes on.
-        raise BadCheckpoint(str(folder), f"it lacks {', '.join(sorted(missing)[:3])}")
+        raise BadCheckpoint(str(folder), Reason("checkpoint.lacks", names=", ".join(sorted(missing)[:3])))
     return model.eval()
 
 

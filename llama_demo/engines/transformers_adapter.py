@@ -13,6 +13,7 @@ from llama_demo.checkpoints.adapter import HEAD, classifies
 from llama_demo.checkpoints.safetensors_read import read_tensors
 from llama_demo.errors import BadCheckpoint
 from llama_demo.model_errors import WrongBase
+from llama_demo.reasons import Reason
 
 _HEADS = ("score", "classifier")
 """What PEFT calls a classifier's head."""
@@ -43,5 +44,5 @@ def adapted(base: Any, folder: Path, *, name: str, base_name: str) -> tuple[Any,
         raise WrongBase(name, base_name, f"it has no place for {', '.join(lost[:3])}")
     if absent := sorted(placed - stored):
         # The library fills these with numbers of its own.
-        raise BadCheckpoint(str(folder), f"it lacks {', '.join(absent[:3])}")
+        raise BadCheckpoint(str(folder), Reason("checkpoint.lacks", names=", ".join(absent[:3])))
     return twin.eval(), writes

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llama_demo.errors import BadCheckpoint
+from llama_demo.reasons import Reason
 
 _PACKAGE_ROOT = Path(__file__).parents[2]
 _GRACE_SECONDS = 1.0
@@ -32,7 +33,7 @@ class LoadProblem(NamedTuple):
     """The child's first word where it could not load: `memory` where that was what lacked."""
 
     memory: bool
-    problem: str
+    problem: Reason
 
 
 class Worker:
@@ -71,7 +72,7 @@ class Worker:
             answer = self._connection.recv()
         except (EOFError, OSError):
             code = self._end(_GRACE_SECONDS)
-            answer = LoadProblem(code == -signal.SIGKILL, f"the engine ended with status {code} while it read the file")
+            answer = LoadProblem(code == -signal.SIGKILL, Reason("checkpoint.engine_ended", code=code))
         except BaseException:
             self.close()
             raise

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_demo.errors import BadCheckpoint
+from llama_demo.reasons import Reason
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -22,4 +23,4 @@ def open_sentencepiece(path: Path) -> SentencePieceProcessor:
     try:
         return SentencePieceProcessor(model_file=str(path))
     except (OSError, RuntimeError):
-        raise BadCheckpoint(str(path), "it is not a SentencePiece model") from None
+        raise BadCheckpoint(str(path), Reason("checkpoint.no_sentencepiece")) from None

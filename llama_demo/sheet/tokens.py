@@ -108,7 +108,7 @@ def _read(files: Path, _changed: int) -> ReadTokenizer:
     if (folder / "tokenizer.json").is_file():
         return ReadTokenizer(Tokenizer.load(folder), kept)
     if kept is None:
-        raise BadCheckpoint(str(folder), "it has neither tokenizer.json nor tokenizer.model")
+        raise BadCheckpoint(str(folder), Reason("checkpoint.neither_tokenizer"))
     with tempfile.TemporaryDirectory() as made:
         count = open_sentencepiece(model).get_piece_size()
         fields = {**vocabulary_fields(folder, count), "llama.context_length": CONTEXT_TOKENS}

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from llama_demo.checkpoints import gguf
 from llama_demo.errors import BadCheckpoint
+from llama_demo.messages import messages
 from llama_demo.tokenizer import Tokenizer
 
 
@@ -87,4 +88,4 @@ def test_a_list_that_contradicts_the_model_is_refused(
 ) -> None:
     with pytest.raises(BadCheckpoint) as caught:
         written(wider, tmp_path, {"added_tokens.json": added})
-    assert problem in caught.value.problem
+    assert problem in messages().reason(caught.value.problem)

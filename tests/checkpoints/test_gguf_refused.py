@@ -49,9 +49,9 @@ def retokenize(folder: Path, pre_tokenizer: object, normalizer: object = None, *
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
-        (lambda weights: weights.pop(UP), f"{UP} is missing"),
-        (lambda weights: weights.update({UP: weights[UP][:64]}), rf"{UP} is \(64, 128\) and not \(256, 128\)"),
-        (lambda weights: weights["lm_head.weight"].__setitem__((5, 5), 70000.0), "too large for float16"),
+        (lambda weights: weights.pop(UP), f"tensor_missing, name='{UP}'"),
+        (lambda weights: weights.update({UP: weights[UP][:64]}), rf"{UP}', there='\(64, 128\)', shape='\(256, 128\)'"),
+        (lambda weights: weights["lm_head.weight"].__setitem__((5, 5), 70000.0), "too_large"),
     ],
     ids=["missing", "misshapen", "too large"],
 )
@@ -72,7 +72,7 @@ def test_a_tensor_that_is_not_as_it_should_be_is_named(
 def test_more_layers_than_there_are_tensors_are_refused_at_once(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2**31 - 1}), encoding="utf-8")
-    with pytest.raises(BadCheckpoint, match="is missing"):
+    with pytest.raises(BadCheckpoint, match="tensor_missing"):
         gguf.write_gguf(folder, folder / "model.gguf")
 
 
@@ -99,8 +99,8 @@ def test_a_pre_tokenizer_has_gguf_s_name(
         (words(DIGITS | {"individual_digits": False}, BYTES), None, False, r"Digits\+ByteLevel"),
         (BYTES | {"add_prefix_space": True}, None, False, "ByteLevel"),
         (None, None, False, "(none)"),
-        (BYTES, {"type": "NFC"}, False, "changes texts"),
-        (BYTES, None, True, "changes texts"),
+        (BYTES, {"type": "NFC"}, False, "tokenizer_changes"),
+        (BYTES, None, True, "tokenizer_changes"),
     ],
     ids=["another pattern", "digits together", "a space first", "none", "NFC", "whole words first"],
 )
@@ -115,7 +115,7 @@ def test_a_near_miss_of_a_known_pre_tokenizer_is_refused(
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"model_type": "unigram"}, "another kind than BPE"),
+        ({"model_type": "unigram"}, "no_bpe"),
         ({"remove_extra_whitespaces": True}, "normalizes"),
         ({"normalization_rule_name": "nmt_nfkc"}, "normalizes"),
     ],

@@ -20,6 +20,7 @@ from llama_demo.checkpoints import gguf
 from llama_demo.checkpoints.convert import convert, read_checkpoint
 from llama_demo.checkpoints.hf_write import Dtype, write_hf
 from llama_demo.errors import BadCheckpoint, DiskFull, TargetExists
+from llama_demo.messages import messages
 from llama_demo.tokenizer import Tokenizer
 from tests.checkpoints import meta_model
 from tests.checkpoints.meta_model import Shape
@@ -111,9 +112,9 @@ def test_large_models_are_written_in_several_files_with_an_index(folder: Path, t
 def test_a_missing_file_of_several_is_told_before_anything_is_loaded_or_written(folder: Path, tmp_path: Path) -> None:
     write_hf(read_checkpoint(folder), tmp_path / "hf", shard_bytes=300_000)
     sorted((tmp_path / "hf").glob("*.safetensors"))[1].unlink()
-    with pytest.raises(BadCheckpoint, match="a safetensors file is missing: none has "):
+    with pytest.raises(BadCheckpoint, match="safetensors_missing, name="):
         entry_for(str(tmp_path / "hf"), [])
-    with pytest.raises(BadCheckpoint, match="a safetensors file is missing: none has "):
+    with pytest.raises(BadCheckpoint, match="safetensors_missing, name="):
         convert(tmp_path / "hf", tmp_path / "model.gguf", to="gguf")
     assert not (tmp_path / "model.gguf").exists()
 
@@ -170,7 +171,7 @@ def refused(folder: Path) -> str:
         convert(folder, target, to="hf")
     assert not target.exists()
     assert not list(folder.parent.glob(".*partial"))
-    return caught.value.problem
+    return messages().reason(caught.value.problem)
 
 
 def test_a_missing_shard_is_named(folder: Path) -> None:
@@ -255,7 +256,7 @@ def test_numbers_that_are_none_are_refused_where_they_are_computed_with(folder: 
     torch.save(part, folder / "consolidated.00.pth")
     with pytest.raises(BadCheckpoint) as caught:
         convert(folder, tmp_path / "model.gguf", to="gguf")
-    assert "holds what is no number" in caught.value.problem
+    assert caught.value.problem.key == "checkpoint.no_number"
     assert not (tmp_path / "model.gguf").exists()
 
 
@@ -305,7 +306,7 @@ def test_the_folder_one_level_up_or_down_names_the_right_one(folder: Path) -> No
 def refused_at(path: Path) -> str:
     with pytest.raises(BadCheckpoint) as caught:
         read_checkpoint(path)
-    return caught.value.problem
+    return messages().reason(caught.value.problem)
 
 
 def test_what_is_there_already_is_never_written_over(folder: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from llama_demo.engines.transformers import TransformersEngine
 from llama_demo.engines.transformers_slices import slice_model
 from llama_demo.errors import BadCheckpoint
+from llama_demo.messages import messages
 from llama_demo.values import Sampling
 
 IDS = torch.tensor([[1, 40, 77, 120, 55, 301, 12, 90]])
@@ -125,4 +126,4 @@ def test_an_engine_computes_in_slices_where_the_checkpoint_or_the_caller_says_so
 def test_a_number_of_slices_that_does_not_divide_a_matrix_is_refused(tiny_folder: Path) -> None:
     with pytest.raises(BadCheckpoint) as caught:
         engine_of(tiny_folder, pretraining_tp=7)
-    assert "pretraining_tp is 7" in caught.value.problem
+    assert "its pretraining_tp is 7, and " in messages().reason(caught.value.problem)
