@@ -70,6 +70,7 @@ def test_a_command_of_a_document_does_what_it_says(
     (tmp_path / "reviews.csv").write_text("text\nI love it.\nBroken after a day.\n")
     meta_model.write(tmp_path / "llama-2-7b-chat", meta_model.Shape(), tiny_sentencepiece_folder / "tokenizer.model")
     lines = command.replace(PRINTED, app.address).replace("curl -s ", "curl -sSf ")
+    lines = lines.replace(".venv/bin/python ", f"{sys.executable} ")
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", lines],
         cwd=tmp_path,
