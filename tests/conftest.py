@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from llama_demo.observe import LOG
 from tests import tiny
 
 # How long an example takes says nothing on a busy machine; and on a fresh one the first text that is drawn waits for
@@ -34,6 +35,8 @@ def _own_world(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
     folder = tmp_path_factory.mktemp("world", numbered=True)
     monkeypatch.setenv("LLAMA_DEMO_CACHE_DIR", str(folder))
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    for name in ("handlers", "propagate"):  # a command's own log, which it would leave with a stderr that is closed
+        monkeypatch.setattr(LOG, name, getattr(LOG, name))
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,6 @@ import pytest
 
 from llama_demo import cli
 from llama_demo.checkpoints import gguf
-from llama_demo.observe import LOG
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
 from tests.text_file_runs import rows_of, run, write_prompts
@@ -77,7 +76,7 @@ def test_what_is_wrong_is_one_line_on_stderr_and_status_2(arguments: list[str], 
 
 @pytest.mark.slow
 def test_a_file_gets_its_labels_and_where_it_has_some_a_report_of_how_good_they_are(
-    command: Run, cache: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Run, cache: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
     examples = [
         {"text": f"{one} {number}", "label": label}
@@ -89,7 +88,6 @@ def test_a_file_gets_its_labels_and_where_it_has_some_a_report_of_how_good_they_
         async for _ in runtime.classification.train(examples, "places", model=runtime.default_model):
             pass
 
-    monkeypatch.setattr(LOG, "handlers", [])  # an earlier command's stderr is closed
     settings = Settings(model=str(tiny_folder), cache_dir=cache, reproducible=True, memory_gb=4.0)
     with Runtime(settings) as runtime:
         asyncio.run(train(runtime))

@@ -18,7 +18,6 @@ import pytest
 from llama_demo import cli
 from llama_demo.checkpoints import gguf
 from llama_demo.errors import MissingColumn
-from llama_demo.observe import LOG
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
 from llama_demo.table_output import Output
@@ -45,9 +44,8 @@ def command(
 
 
 @pytest.fixture
-def greedy(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def greedy(tiny_folder: Path, tmp_path: Path) -> str:
     """What the service itself goes on with after `PROMPT`, 8 tokens at temperature 0."""
-    monkeypatch.setattr(LOG, "handlers", [])  # an earlier command's stderr is closed
     request = CompletionRequest(PROMPT, Sampling(max_new_tokens=8, temperature=0.0))
 
     async def read(runtime: Runtime) -> object:
