@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from importlib import util
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_world(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def _own_world(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     for name in [name for name in os.environ if name.startswith(("LLAMA_DEMO_", "GRADIO_SERVER_", "SPACE_"))]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("HF_TOKEN", raising=False)
@@ -37,6 +38,9 @@ def _own_world(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     for name in ("handlers", "propagate"):  # a command's own log, which it would leave with a stderr that is closed
         monkeypatch.setattr(LOG, name, getattr(LOG, name))
+    level = LOG.level
+    yield
+    LOG.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -74,6 +74,7 @@ def log() -> Iterator[list[str]]:
     yield handler.lines
     for logger in loggers:
         logger.removeHandler(handler)
+    logging.getLogger("llama_demo").setLevel(logging.NOTSET)
     for line in handler.lines:
         unsaid(line)
 
