@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import util
@@ -136,8 +135,7 @@ def _base_folder(folder: Path, named: str, revision: str) -> Path | None:
     for place in (folder / named, Path(named).expanduser()):
         if (place / "config.json").is_file():
             return place.resolve()
-    is_repo = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", named)
-    return hub.cached(named, HUB_FILES, revision) if is_repo else None
+    return hub.cached(named, HUB_FILES, revision) if hub.is_repository(named) else None
 
 
 def find_packaged(package: str) -> Path | None:

@@ -182,6 +182,18 @@ def _report_from(report: Callable[[int, int], None], begun: int, total: int, now
     report(begun + now, total)
 
 
+def is_repository(name: str) -> bool:
+    """Whether `name` is OWNER/NAME, as the Hub names repositories. Without an owner it would take the token's own."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not marked so
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return "/" in name
+
+
 def cached(repo: str, allow: Sequence[str], revision: str = "", *, cache_dir: Path | None = None) -> Path | None:
     """The folder of a snapshot whose weights are here whole, without a look at the network."""
     from huggingface_hub import snapshot_download

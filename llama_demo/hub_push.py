@@ -7,21 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from llama_demo.errors import InvalidParameter
+from llama_demo.hub import is_repository
 from llama_demo.push_errors import MayNotWrite, NotSignedIn, PublicRepository, PushFailed
 from llama_demo.reasons import Reason
 
 
 def check_name(repo: str) -> None:
     """Before anything is made that is to be put there. Raises `InvalidParameter` for what is no OWNER/NAME."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not marked so
-
-    try:
-        validate_repo_id(repo)
-        valid = "/" in repo  # the Hub would take the token's account as its owner
-    except HFValidationError:
-        valid = False
-    if not valid:
+    if not is_repository(repo):
         raise InvalidParameter("repo", repo, Reason("expected.repository"))
 
 
