@@ -171,6 +171,8 @@ def test_what_is_no_such_adapter_is_refused_before_the_page_is_up(lora: Path, tm
         runtime_on(changed(lora, tmp_path / "kind", config={"peft_type": "IA3"}), cache)
     with pytest.raises(BadHead, match="no_matrix"):
         runtime_on(changed(lora, tmp_path / "flat", tensors={**tensors, SCORE: np.ones(3, np.float32)}), cache)
+    with pytest.raises(BaseMissing):  # no name of the Hub's either
+        runtime_on(changed(lora, tmp_path / "named", config={"base_model_name_or_path": "some--body/llama"}), cache)
     with pytest.raises(BaseMissing) as caught:
         runtime_on(changed(lora, tmp_path / "lost", config={"base_model_name_or_path": "someone/nothing"}), cache)
     assert "hf download someone/nothing" in messages("en").error(caught.value)
