@@ -146,7 +146,7 @@ def test_twenty_thousand_texts_killed_midway_are_all_there_once(tiny_folder: Pat
     asked = (*LABELS, "--instruction", "{text} is about the")
     arguments = ("classify", *asked, "--input", source, "--output", target, "--model", model, "--memory-gb", "3")
     at = random.randrange(5_000, 15_000)
-    assert run(*arguments, killed_at=at).status == -signal.SIGKILL
+    assert run(*arguments, ended_at=at).status == -signal.SIGKILL
     assert len(rows_of(target)) == at
     finished = run(*arguments)
     assert finished.status == 0, finished.err

@@ -6,11 +6,10 @@ import asyncio
 import io
 import json
 import math
-import os
 import random
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,8 +19,6 @@ from llama_demo.checkpoints import gguf
 from llama_demo.errors import MissingColumn
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
-from llama_demo.table_output import Output
-from llama_demo.tables import Row, Value
 from llama_demo.values import Completion, CompletionRequest, Sampling
 from tests.text_file_runs import rows_of, run, write_prompts
 
@@ -204,28 +201,18 @@ def generate(model: Path, source: Path, target: Path) -> tuple[str | Path, ...]:
     return ("generate", "--input", source, "--output", target, "--model", model, *options)
 
 
-def test_ctrl_c_leaves_whole_rows_and_says_that_the_same_command_goes_on(
-    command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_leaves_whole_rows_and_says_that_the_same_command_goes_on(tiny_folder: Path, tmp_path: Path) -> None:
     rows = 400  # more than are begun while row 50 is waited for
     source, target = write_prompts(tmp_path / "in.csv", rows), tmp_path / "out.csv"
-    append = Output.append
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests may ignore it
-
-    def interrupted(output: Output, row: Row, made: Mapping[str, Value], error: str = "") -> None:
-        append(output, row, made, error)
-        if row.number == 50:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(Output, "append", interrupted)
-    arguments = ("generate", "--input", source, "--output", target, *GREEDY)
-    status, out, err = command(*arguments)
-    said = err.splitlines()[-1]
+    arguments = generate(tiny_folder, source, target)
+    stopped = run(*arguments, ended_at=50, by=signal.SIGINT)
+    said = stopped.err.splitlines()[-1]
     done = int(said.removeprefix("Stopped: ").split()[0])
-    assert (status, out, len(rows_of(target))) == (130, "", done)
+    assert (stopped.status, stopped.out, len(rows_of(target))) == (130, "", done)
     assert said == f"Stopped: {done} of {rows} rows are in {target}. The same command goes on from there."
     assert 50 <= done < rows
-    assert command(*arguments)[:2] == (0, f"{rows} rows in {target}, 0 of them with an error.\n")
+    finished = run(*arguments)
+    assert (finished.status, finished.out) == (0, f"{rows} rows in {target}, 0 of them with an error.")
     assert [row["id"] for row in rows_of(target)] == [str(number) for number in range(rows)]
 
 
@@ -233,7 +220,7 @@ def test_a_file_whose_run_was_killed_has_every_row_once_after_the_next(tiny_gguf
     source, target = write_prompts(tmp_path / "in.csv", 300), tmp_path / "out.csv"
     arguments = generate(tiny_gguf, source, target)
     at = random.randrange(20, 280)
-    assert run(*arguments, killed_at=at).status == -signal.SIGKILL
+    assert run(*arguments, ended_at=at).status == -signal.SIGKILL
     assert len(rows_of(target)) == at
     finished = run(*arguments)
     assert (finished.status, finished.out) == (0, f"300 rows in {target}, 0 of them with an error.")
@@ -249,7 +236,7 @@ def test_ten_thousand_prompts_killed_at_a_random_row_are_all_there_once_in_flat_
     source, target = write_prompts(tmp_path / "in.csv", rows), tmp_path / "out.csv"
     arguments = generate(tiny_gguf, source, target)
     at = random.randrange(2_000, 8_000)
-    killed = run(*arguments, killed_at=at, measured=(1_000, at))
+    killed = run(*arguments, ended_at=at, measured=(1_000, at))
     assert killed.status == -signal.SIGKILL
     assert len(rows_of(target)) == at
     finished = run(*arguments, measured=(1_000, rows - at))

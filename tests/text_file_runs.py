@@ -1,4 +1,4 @@
-"""A program that runs the command line and kills itself at a given row, and tells of its memory."""
+"""A program that runs the command line and ends itself at a given row, and tells of its memory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _PROGRAM = """
-import json, os, sys
+import json, os, signal, sys
 import psutil
 from llama_demo import cli, table_output
 append, made = table_output.Output.append, 0
-at, signal, measured = json.loads(sys.argv[1])
+at, by, measured = json.loads(sys.argv[1])
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests may ignore it
 def counted(output, *arguments):
     global made
     append(output, *arguments)
@@ -26,7 +27,7 @@ def counted(output, *arguments):
         ours = psutil.Process()
         print(json.dumps([made, [one.memory_info().rss for one in (ours, *ours.children())]]), flush=True)
     if made == at:
-        os.kill(os.getpid(), signal)
+        os.kill(os.getpid(), by)
 table_output.Output.append = counted
 sys.exit(cli.main(sys.argv[2:]))
 """
@@ -42,9 +43,14 @@ class Ran:
     memory: dict[int, list[int]]
 
 
-def run(*arguments: str | Path, killed_at: int = 0, measured: tuple[int, ...] = ()) -> Ran:
-    """The command with `arguments`; it is killed once it has made `killed_at` rows, unless that is 0."""
-    plan = json.dumps([killed_at, signal.SIGKILL, measured])
+def run(
+    *arguments: str | Path,
+    ended_at: int = 0,
+    by: signal.Signals = signal.SIGKILL,
+    measured: tuple[int, ...] = (),
+) -> Ran:
+    """The command with `arguments`; it gets the signal `by` once it has made `ended_at` rows, unless that is 0."""
+    plan = json.dumps([ended_at, by, measured])
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM, plan, *map(str, arguments)],
         capture_output=True,
