@@ -4,6 +4,7 @@ let { words } = props.value;
 let timer = 0;
 let sheet = null; // the name of the model whose sheet is open
 let splits = 0;
+let turns = 0; // how often the server was told to do something
 
 function asked(data = {}) {
   return { language: window.llamaDemoLanguage, ...data };
@@ -33,13 +34,15 @@ function act(action, name) {
   return tell(server.act, { do: action, name });
 }
 
-// Tells the server to do something, and shows what became of it.
+// Tells the server to do something, and shows what became of it. One that ends after a later one takes away none of
+// what that one said.
 async function tell(call, data) {
+  const turn = ++turns;
   try {
     const view = await call(asked(data));
     draw(view);
-    say("models-error", view.error);
-    say("models-done", view.done);
+    if (view.error || turn === turns) say("models-error", view.error);
+    if (view.done || turn === turns) say("models-done", view.done);
     window.dispatchEvent(new CustomEvent("llama-demo:status"));
     clearTimeout(timer);
     timer = setTimeout(refresh, 300);

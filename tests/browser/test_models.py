@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from playwright.sync_api import BrowserContext, Locator, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 
 from llama_demo.catalog import EMBEDDED
 from tests.browser.chat_page import ChatPage
@@ -161,6 +161,28 @@ def test_bad_input_is_answered_where_it_was_given(context: BrowserContext, serve
     add(page, "/nowhere/<img src=x onerror=alert(1)>")
     expect(page.locator("#models-error")).to_contain_text("there is no such file or folder")
     expect(page.locator("#models-path")).to_have_value(re.compile("nowhere"))
+
+
+def test_an_error_stays_when_something_asked_for_earlier_ends_well_later(
+    of_its_own: Served, context: BrowserContext, tiny_folder: Path
+) -> None:
+    page = open_models(context.new_page(), of_its_own.address).page
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if '"add_model"' in (route.request.post_data or ""):
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/component_server**", hold)
+    add(page, str(tiny_folder))
+    page.fill("#models-push-repo", "no repository")
+    page.press("#models-push-repo", "Enter")
+    expect(page.locator("#models-error")).to_contain_text("OWNER/NAME")
+    held[0].continue_()
+    expect(card(page, "tiny-llama")).to_contain_text("runs here")
+    expect(page.locator("#models-error")).to_contain_text("OWNER/NAME")
 
 
 def test_a_model_whose_licence_binds_is_put_on_the_hub_only_once_that_is_confirmed(
