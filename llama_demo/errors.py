@@ -15,7 +15,7 @@ LlamaDemoError
 │   ├── TargetExists             what would be written is there already
 │   ├── BadLabels
 │   ├── BadExamples              labelled examples, all of them together
-│   ├── UnknownClassifier        with the nearest name there is
+│   ├── UnknownClassifier        with the nearest name, if there is any
 │   ├── NameTaken                a classifier of that name is there, or being trained
 │   ├── UntrainedHead            a file without the trained numbers of a head
 │   ├── BadHead                  a head's file that is not what it claims
@@ -160,7 +160,7 @@ class BadExamples(InvalidInput):
 @dataclass(eq=False)
 class UnknownClassifier(InvalidInput):
     name: str
-    nearest: str
+    problem: Reason
 
 
 @dataclass(eq=False)

@@ -17,6 +17,7 @@ from pathlib import Path
 from llama_demo.classify import head as heads
 from llama_demo.classify.head import SUFFIX, Head
 from llama_demo.errors import NameTaken, UnknownClassifier
+from llama_demo.reasons import Reason
 from llama_demo.visitor_errors import HeadTooLarge, TooManyHeads
 from llama_demo.visitors import Visitor
 
@@ -67,7 +68,7 @@ class Heads:
         return self._shelf(visitor) / f"{heads.check_name(name)}{SUFFIX}"
 
     def find(self, name: str, visitor: Visitor | None = None) -> Head:
-        """Raises `UnknownClassifier` with the nearest name there is, `BadHead`, `UntrainedHead`."""
+        """Raises `UnknownClassifier` with the nearest name, if there is any, `BadHead`, `UntrainedHead`."""
         return heads.load(self._used(name, visitor))
 
     def file(self, name: str, visitor: Visitor | None = None) -> Path:
@@ -162,7 +163,8 @@ class Heads:
         names = self.names(visitor)
         if not isinstance(name, str) or name not in names:
             near = difflib.get_close_matches(str(name)[:200], names, n=1, cutoff=0.0)
-            raise UnknownClassifier(str(name), near[0] if near else "-")
+            problem = Reason("classifier.near", nearest=near[0]) if near else Reason("classifier.none")
+            raise UnknownClassifier(str(name), problem)
         path = self.path(name, visitor)
         if not path.exists():
             return self.path(name)

@@ -13,6 +13,7 @@ from llama_demo.classify import store
 from llama_demo.classify.head import Backbone, Head
 from llama_demo.classify.store import KEPT_SECONDS, Heads
 from llama_demo.errors import NameTaken, UnknownClassifier
+from llama_demo.reasons import Reason
 from llama_demo.visitor_errors import HeadTooLarge, OwnerOnly, TooManyHeads
 from llama_demo.visitors import Role, Visitor
 from tests.waiting import wait_until
@@ -45,7 +46,7 @@ def test_a_visitors_head_is_nobody_elses(public: Heads, tmp_path: Path) -> None:
         assert public.names(other) == []
         with pytest.raises(UnknownClassifier) as caught:
             public.find("mine", other)
-        assert caught.value.nearest == "-"
+        assert caught.value.problem.key == "classifier.none"
         with pytest.raises(UnknownClassifier):
             public.remove("mine", other)
     assert keep(public, "mine", BEN) != path
@@ -56,6 +57,9 @@ def test_on_a_private_server_all_share_one_shelf(tmp_path: Path) -> None:
     kept = Heads(tmp_path)
     keep(kept, "ours", OWNER)
     assert kept.names() == kept.names(BEN) == kept.own(OWNER) == ["ours"]
+    with pytest.raises(UnknownClassifier) as caught:
+        kept.find("hours")
+    assert caught.value.problem == Reason("classifier.near", nearest="ours")
 
 
 def test_only_the_owner_publishes_and_then_everybody_has_it(public: Heads) -> None:
