@@ -17,7 +17,7 @@ from llama_demo.tables import Table
 from llama_demo.ui.asked import read_identity, read_model
 from llama_demo.ui.classify_html import note, percent
 from llama_demo.ui.classify_report import report_html
-from llama_demo.ui.classify_use import read_classifier, worded_failure
+from llama_demo.ui.classify_use import LABELS, read_classifier, worded_failure
 from llama_demo.ui.file_runs import Plan
 from llama_demo.visitors import Visitor
 
@@ -34,8 +34,10 @@ class ClassifyFiles:
         self._runtime = runtime
 
     def chosen(self, asked: Any, given: Mapping[str, Any]) -> str:
-        """What decides, or why nothing can: `given` is what the tab's controls hold, by `classify_use.FIELDS`."""
+        """What decides, or why nothing does: `given` is what the tab's controls hold, by `classify_use.FIELDS`."""
         words = self._runtime.messages(read_identity(asked)[1])
+        if given.get("classifier") == LABELS and not str(given.get("labels") or "").strip():
+            return note(words("classify.files_nothing"))
         try:
             how = _read(given)
         except Exception as error:

@@ -121,4 +121,7 @@ def test_what_decides_is_said_in_the_visitors_words(section: Section) -> None:
     assert "What decides: the labels sea, land.<" in chosen(ASKED, given())
     assert "the trained head mine. No label below 40.0 %." in chosen(ASKED, given(classifier="mine", threshold=0.4))
     assert "레이블 sea, land" in chosen({**ASKED, "language": "ko"}, given())
-    assert "2 to 200" in chosen(ASKED, given(labels=""))
+    assert "2 to 200" in chosen(ASKED, given(labels="sea"))
+    nothing = chosen(ASKED, given(labels=" \n"))
+    assert "Nothing decides yet" in nothing
+    assert "error" not in nothing
