@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         return BROKEN_PIPE_STATUS
     except Exception:
         LOG.exception("unexpected error")
-        print(words("error.unexpected"), file=sys.stderr)
+        print(words("cli.unexpected"), file=sys.stderr)
         return 1
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from llama_demo import cli, devices, doctor, serve
 from llama_demo.catalog import EMBEDDED
+from llama_demo.messages import messages
 from tests.ports import free_port
 
 
@@ -120,7 +121,7 @@ def test_bench_refuses_another_machine(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_an_unexpected_error_is_words_on_stderr_and_never_a_traceback_there(
+def test_an_unexpected_error_is_logged_and_then_said(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(settings: object) -> list[object]:
@@ -128,7 +129,9 @@ def test_an_unexpected_error_is_words_on_stderr_and_never_a_traceback_there(
 
     monkeypatch.setattr(doctor, "examine", broken)
     assert cli.main(["doctor"]) == 1
-    assert "Something went wrong" in capsys.readouterr().err
+    logged = capsys.readouterr().err.splitlines()
+    assert "ZeroDivisionError" in logged
+    assert logged[-1] == messages()("cli.unexpected")
 
 
 @pytest.mark.parametrize(
