@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
@@ -26,6 +27,23 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(home.cleanup)
     os.environ["HF_HOME"] = home.name
     os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def pytest_collection_finish() -> None:
+    _keep_out_of_collections()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_objects() -> Iterator[None]:
+    yield
+    _keep_out_of_collections()
+
+
+def _keep_out_of_collections() -> None:
+    """An engine that closes collects garbage several times, each time looking at every object: more than a million once
+    all libraries and tests are in memory, which took seconds. What is alive now is not looked at again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
