@@ -7,6 +7,8 @@ of text. It is exact: the engine is asked for the log-probabilities of its whole
 from __future__ import annotations
 
 import math
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -108,19 +110,29 @@ CACHES: tuple[tuple[str, dict[str, str | int], float], ...] = (
 )
 
 
+def cache_divergences(file: Path, ids: list[int], folder: Path) -> dict[str, float]:
+    """Scores have a cache in 32 bits: here the same graph has each that there is to choose from."""
+    _save_graph(file, folder)
+    wanted, found = reference(file, ids), dict[str, float]()
+    for name, properties, _ in CACHES:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(openvino_graph, "scoring_properties", lambda _, properties=properties: properties)
+            graph = openvino_graph.Graph(folder / GRAPH_FILE, reproducible=False)
+        found[name] = mean_divergence(wanted, distributions(graph, ids, read_header(file).vocab_size))
+    return found
+
+
 @pytest.mark.slow
 def test_the_cache_of_generation_is_within_the_bound_and_16_bits_would_be_no_better(
-    embedded_gguf: Path, page: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    embedded_gguf: Path, page: list[int], tmp_path: Path
 ) -> None:
-    """Scores have a cache in 32 bits: here the same graph has each that there is to choose from."""
+    """In a process of its own, as an engine is: OpenVINO takes away the stack for signals of the thread that calls it,
+    and the next Ctrl-C would be a segmentation fault."""
     file = tmp_path / "model.gguf"
     requantize(embedded_gguf, file, to="q8_0")
-    _save_graph(file, tmp_path / "graph")
-    wanted, found = reference(file, page), dict[str, float]()
-    for name, properties, bound in CACHES:
-        monkeypatch.setattr(openvino_graph, "scoring_properties", lambda _, properties=properties: properties)
-        graph = openvino_graph.Graph(tmp_path / "graph" / GRAPH_FILE, reproducible=False)
-        found[name] = mean_divergence(wanted, distributions(graph, page, read_header(file).vocab_size))
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        found = process.submit(cache_divergences, file, page, tmp_path / "graph").result()
+    for name, _, bound in CACHES:
         print(f"{name}: {found[name]:.4f}")  # noqa: T201
         assert found[name] <= bound
     assert found["4 bits"] > LIMIT
