@@ -19,6 +19,7 @@ TOO_WIDE = """() => [...document.querySelectorAll("body *")]
   .map((element) => `${element.tagName}#${element.id}.${element.className}`)"""
 WIDER = """(places) => [...document.querySelectorAll(places)]
   .filter((place) => place.scrollWidth > innerWidth).map((place) => `${place.tagName}#${place.id}`)"""
+CUT = "(input) => input.scrollWidth > input.clientWidth"
 _TABLE = f"|{' a |' * 12}\n|{'-|' * 12}\n|{' word |' * 12}"
 WIDE = {
     "id": "wide",
@@ -52,6 +53,7 @@ def cut_off(chat: ChatPage) -> list[str]:
 def test_on_a_phone_nothing_is_cut_off(phone: BrowserContext, served: Served) -> None:
     chat = ChatPage(phone.new_page(), served.address)
     assert cut_off(chat) == []
+    assert chat.page.locator("#language input").evaluate(CUT) is False
     chat.page.evaluate(STORE, WIDE)
     chat.reload()
     expect(chat.page.locator("#conversation")).to_contain_text("www")
