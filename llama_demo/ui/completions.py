@@ -101,10 +101,12 @@ class Completions:
 
         tasks = [asyncio.create_task(follow(index, *side)) for index, side in enumerate(asked)]
         try:
-            while not all(side["done"] for side in sides):
+            done = False
+            while not done:
                 await moved.wait()
                 moved.clear()
-                yield _view(identity, sides=list(sides), done=all(side["done"] for side in sides))
+                done = all(side["done"] for side in sides)
+                yield _view(identity, sides=list(sides), done=done)
         finally:
             stopper.stop()
             for task in tasks:

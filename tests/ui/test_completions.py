@@ -141,6 +141,25 @@ def test_a_continuation_streams_in_and_its_ids_come_once_at_the_end() -> None:
     assert all("ids" not in one["parts"][0] for one in sides[1:4])
 
 
+def test_a_page_that_takes_its_views_late_has_the_end_of_the_text_all_the_same() -> None:
+    completions, generation = tab()
+
+    async def late() -> list[View]:
+        seen = []
+        async with aclosing(completions.answer(asked(side()))) as answer:
+            async for view in answer:
+                seen.append(view)
+                while not generation.closed:
+                    await asyncio.sleep(0)
+        return seen
+
+    first, last = asyncio.run(late())
+    assert not first["done"]
+    assert last["done"]
+    assert last["sides"][0]["parts"][0]["text"] == " one two three"
+    assert last["sides"][0]["prompt_ids"] == [7, 8]
+
+
 def test_everything_the_page_chose_reaches_the_generation() -> None:
     completions, generation = tab()
     views(completions, asked(side(prompt=[1, 2], stops=["\n", "end"], n=3, trim=True)))
