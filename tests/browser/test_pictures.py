@@ -99,4 +99,4 @@ def test_on_full_tabs_nothing_is_over_anything_or_cut_off(browser: Browser, serv
 def test_a_page_that_is_broken_on_purpose_is_found_out(chat: ChatPage, fault: str) -> None:
     assert faults(chat.page) == []
     chat.page.add_style_tag(content=BROKEN[fault])
-    wait_until(lambda: any(found.startswith(fault) for found in faults(chat.page)))  # a picture may be one too old
+    wait_until(lambda: any(found.startswith(fault) for found in faults(chat.page)))  # a first look once missed it
