@@ -7,7 +7,6 @@ import os
 import socket
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +20,8 @@ from llama_demo.space import keep_downloads
 
 GRACE_SECONDS = 10.0
 """What is in flight when the app is told to end may take so long."""
-LAST_WORDS_SECONDS = 0.5
-"""What was said last is on its way to the readers for this time."""
+LAST_WORDS_SECONDS = 5.0
+"""What was said last has reached its readers within this time, or is not waited for."""
 
 
 def serve(settings: Settings, ready: Callable[[str, str], None]) -> None:
@@ -40,6 +39,7 @@ def serve(settings: Settings, ready: Callable[[str, str], None]) -> None:
         else:
             runtime.prepare(runtime.default_model)
         from llama_demo import ui
+        from llama_demo.api.connections import tell_to_the_end
 
         page = ui.build(runtime)
         try:
@@ -49,7 +49,8 @@ def serve(settings: Settings, ready: Callable[[str, str], None]) -> None:
             threading.Event().wait()
         finally:
             runtime.drain(GRACE_SECONDS)
-            time.sleep(LAST_WORDS_SECONDS)
+            if page.is_running:
+                tell_to_the_end(page.server, LAST_WORDS_SECONDS)
             page.close(verbose=False)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import time
 from typing import Any
 
 CONNECTIONS = 2048
@@ -21,6 +22,8 @@ KEEP_SECONDS = 60
 """A connection may be idle for so long between two requests: browsers and programs come back to theirs."""
 GOODBYE_SECONDS = 3
 """At the end, open streams are cut off after this time."""
+ANSWERS_OF_PAGE = ("/gradio_api/queue/data", "/gradio_api/call/")
+"""Streams that Gradio cuts off at once where the page closes, each open only while an answer is on its way over it."""
 
 
 def bound_connections(server: Any) -> None:
@@ -30,6 +33,18 @@ def bound_connections(server: Any) -> None:
     config.timeout_keep_alive = KEEP_SECONDS
     config.timeout_graceful_shutdown = GOODBYE_SECONDS
     config.http_protocol_class = timed(config.http_protocol_class, HEAD_SECONDS, STALL_SECONDS)
+
+
+def tell_to_the_end(server: Any, seconds: float) -> None:
+    """Returns when every answer of the page that `server` sends has been sent whole, after `seconds` at most."""
+    deadline = time.monotonic() + seconds
+    while any(map(_answers, list(server.server_state.connections))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _answers(connection: Any) -> bool:
+    cycle = connection.cycle
+    return cycle is not None and not cycle.response_complete and cycle.scope["path"].startswith(ANSWERS_OF_PAGE)
 
 
 def _raise_file_limit() -> int:

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from llama_demo.api.connections import timed
+from llama_demo.api.connections import ANSWERS_OF_PAGE, tell_to_the_end, timed
+from tests.waiting import PATIENCE_SECONDS
 
 SECONDS = 0.5
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -50,6 +52,19 @@ class Endless:
             await asyncio.sleep(0)
         assert gone.result()["type"] == "http.disconnect"
         self.ended.set()
+
+
+class Held:
+    """An answer that has begun, and ends when it may."""
+
+    def __init__(self) -> None:
+        self.may_end = asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"so far", "more_body": True})
+        await self.may_end.wait()
+        await send({"type": "http.response.body", "body": b"the end"})
 
 
 @asynccontextmanager
@@ -168,5 +183,39 @@ def test_what_is_left_of_an_answer_that_nobody_takes_keeps_no_connection(protoco
             async with asyncio.timeout(20 * SECONDS):
                 while kept in kept.connections:
                     await asyncio.sleep(0.01)
+
+    asyncio.run(run())
+
+
+@asynccontextmanager
+async def told(path: str, seconds: float) -> AsyncIterator[tuple[asyncio.Task[None], Held, socket.socket]]:
+    """Waits for what is on its way from `path`, whose answer is held."""
+    held = Held()
+    async with connected(held) as (client, connection):
+        client.sendall(REQUEST.replace(b"/", path.encode(), 1))
+        assert await answer(client)
+        server = SimpleNamespace(server_state=SimpleNamespace(connections=connection.connections))
+        yield asyncio.create_task(asyncio.to_thread(tell_to_the_end, server, seconds)), held, client
+        held.may_end.set()
+
+
+@pytest.mark.parametrize("path", ANSWERS_OF_PAGE)
+def test_an_answer_of_the_page_is_waited_for_until_it_was_sent_whole(path: str) -> None:
+    async def run() -> bytes:
+        async with told(path, PATIENCE_SECONDS) as (telling, held, client):
+            assert not (await asyncio.wait([telling], timeout=2 * SECONDS))[0]
+            held.may_end.set()
+            await telling
+            return await answer(client)
+
+    assert b"the end" in asyncio.run(run())
+
+
+@pytest.mark.parametrize(("path", "seconds"), [(ANSWERS_OF_PAGE[0], SECONDS), ("/v1/models", PATIENCE_SECONDS)])
+def test_it_is_waited_for_no_longer_than_its_time_and_others_not_at_all(path: str, seconds: float) -> None:
+    async def run() -> None:
+        async with told(path, seconds) as (telling, held, _):
+            await asyncio.wait_for(telling, PATIENCE_SECONDS / 2)
+            assert not held.may_end.is_set()
 
     asyncio.run(run())
