@@ -145,7 +145,6 @@ class Completions:
             stats=stats_words(update, words),
             prompt=update.prompt,
             prompt_ids=list(update.prompt_ids) if update.finished and update.counted is None else None,
-            by_text=update.finished and update.counted is not None,
         )
 
 

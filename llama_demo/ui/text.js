@@ -127,6 +127,7 @@ function update(view) {
   if (view.done) {
     saveNow();
     window.dispatchEvent(new CustomEvent("llama-demo:status"));
+    openChat();
   }
 }
 
@@ -137,6 +138,7 @@ function lost() {
 function continued(asked, view) {
   const side = view.sides?.[0];
   if (side) {
+    asked.side = side;
     say("text-note", view.done ? "" : side.note);
     if (side.error) say("text-error", side.error);
     say("text-stats", [side.trimmed, side.stats].filter(Boolean).join(" "));
@@ -156,14 +158,15 @@ function continued(asked, view) {
       if (asked.live !== null && asked.live !== undefined) tokenView.live(asked.live, state.text.slice(asked.from));
     }
   }
-  if (view.done) finish(asked, side);
+  if (view.done) finish(asked);
 }
 
-function finish(asked, side) {
+// Where the stream broke off, what came of it stays.
+function finish(asked) {
+  const { side } = asked;
   const parts = side?.parts ?? [];
-  const known = (one) => side.by_text || (side.prompt_ids && one.ids);
-  const whole = (one) => known(one) && asked.prefix.length + one.text.length > asked.from;
-  const made = parts.map((one) => (whole(one) ? keep(asked, side, one) : null));
+  const isLonger = (one) => asked.prefix.length + one.text.length > asked.from;
+  const made = parts.map((one) => (isLonger(one) ? keep(asked, side, one) : null));
   if (parts.length > 1 && made.some(Boolean)) {
     cards.ids = made.map((branch) => branch?.id);
     if (asked.take !== undefined) take(made[asked.take]);
@@ -171,12 +174,6 @@ function finish(asked, side) {
   }
   if (made[0]) {
     open(made[0]);
-    return;
-  }
-  const broken = parts.length === 1 && parts[0].text; // the stream broke off: what came stays, as a text without ids
-  if (broken) {
-    open(addBranch({ text: state.text, from: asked.from, base: asked.prefix.length, ids: null, start: 0, model: settings.model }));
-    state.mark = [asked.from, state.text.length];
     return;
   }
   const before = state.past.pop();
@@ -208,7 +205,7 @@ function drawCards() {
         window.llamaDemoText.stop();
       } else take(state.branches.find((branch) => branch.id === id));
     };
-    return drawCard({ text: one.text, stats, label: words.take, chosen: id && id === state.branch, take: click });
+    return drawCard({ text: one.text, stats, label: words.take, chosen: id && id === state.branch, take: busy || id ? click : null });
   });
   replaceCards(place, drawn);
 }

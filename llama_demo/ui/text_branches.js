@@ -35,11 +35,11 @@ function open(branch) {
   if (state.view === "tokens") begin(readTokens);
 }
 
-// What another server wrote has no ids: it is a text that goes on as a text.
+// What another server wrote has no ids, nor has what broke off: it is a text that goes on as a text.
 function keep(asked, side, one) {
   const { prefix, from, fresh } = asked;
   const shared = { text: prefix + one.text, from, base: prefix.length, model: side.model, chat: asked.chat };
-  if (side.by_text) return addBranch({ ...shared, ids: null, start: 0, written: true });
+  if (!side.prompt_ids) return addBranch({ ...shared, ids: null, start: 0, written: true });
   return addBranch({
     ...shared,
     ids: [...side.prompt_ids, ...one.ids],

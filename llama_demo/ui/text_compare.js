@@ -25,7 +25,7 @@ function compare() {
 
 function drawSides() {
   const drawn = state.sides.map((side, index) => {
-    const { note = "", error = "", stats = "", parts = [], prompt_ids, by_text } = sides[index] ?? {};
+    const { note = "", error = "", stats = "", parts = [] } = sides[index] ?? {};
     const one = parts[0];
     const taken = () => {
       state.chat = side.chat;
@@ -37,7 +37,7 @@ function drawSides() {
     };
     const nothing = one && !one.text && !error ? words.nothing : "";
     const card = { note: busy ? note : nothing, error, stats, text: one?.text ?? "", label: words.take };
-    return drawCard({ ...card, take: !busy && (prompt_ids || by_text) && one?.text ? taken : null });
+    return drawCard({ ...card, take: !busy && one?.text ? taken : null });
   });
   const heads = [...part("compare-view").querySelectorAll(".side-head")];
   drawn.forEach((card, index) => card.prepend(heads[index] ?? sideHead(index)));

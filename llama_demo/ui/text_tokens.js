@@ -52,8 +52,9 @@ function scored(asked, view) {
   tokenView.show({ ...scores, head: asked.head, headText: asked.headText, text: state.text });
 }
 
+// Once what is on its way here has been stopped.
 function openChat() {
   if (!window.llamaDemoTokens) return;
-  if (busy) lost();
-  setView("tokens");
+  if (busy) window.llamaDemoText.stop();
+  else setView("tokens");
 }

@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, expect
+from playwright.sync_api import Browser, BrowserContext, expect
 
 from llama_demo.detokenize import PieceStream
 from llama_demo.values import Sampling
 from tests.browser.chat_page import ChatPage
-from tests.browser.conftest import Inside, Served
+from tests.browser.conftest import Inside, Served, watched_context
 from tests.browser.tab_page import wrong_with
 from tests.browser.test_layout import TOO_WIDE, WIDER
 from tests.browser.text_page import TextPage
@@ -201,6 +201,60 @@ def test_taking_an_alternative_while_it_is_written_stops_the_others(text: TextPa
     expect(text.branches).to_have_count(2)
 
 
+_LONGER = "(length) => document.querySelector('#text-box').value.length > length"
+_CARDS_LONGER = """(length) => {
+  const texts = [...document.querySelectorAll(".card-text")].map((card) => card.textContent);
+  return texts.length === 2 && texts.every((text) => text.length > length);
+}"""
+
+
+def test_a_text_that_broke_off_stays_and_goes_on_when_the_server_is_back(browser: Browser, served: Served) -> None:
+    with watched_context(browser, server_stops=True) as context:
+        text = TextPage(context.new_page(), served.address)
+        text.set_number("max-new-tokens", 2000)
+        text.box.fill(STORY)
+        text.start()
+        text.page.wait_for_function(_LONGER, arg=len(STORY) + 30)
+        so_far = text.text
+        served.stop(hard=True)
+        text.wait_until_idle()
+        assert "connection to the server was lost" in text.error
+        made = text.text
+        assert made.startswith(so_far)
+        assert text.new_part == made.removeprefix(STORY)
+        with text.page.expect_navigation(timeout=60_000):
+            served.start()
+        text.loaded()
+        assert text.text == made
+        text.set_number("max-new-tokens", 8)
+        text.go()
+        assert text.text.startswith(made)
+        assert len(text.text) > len(made)
+        text.page.click("#text-undo")
+        text.page.click("#text-undo")
+        assert text.text == STORY
+
+
+@pytest.mark.parametrize("view", ["text", "compare"])
+def test_sides_that_broke_off_can_be_taken(browser: Browser, served: Served, view: str) -> None:
+    with watched_context(browser, server_stops=True) as context:
+        text = TextPage(context.new_page(), served.address)
+        text.set_number("n", 2)
+        text.set_number("max-new-tokens", 2000)
+        text.box.fill(STORY)
+        text.view(view)
+        text.start()
+        text.page.wait_for_function(_CARDS_LONGER, arg=30)
+        served.stop(hard=True)
+        text.wait_until_idle()
+        assert "connection to the server was lost" in text.error
+        second = text.page.locator(".card-text").nth(1).text_content() or ""
+        text.page.get_by_role("button", name="Take this one").nth(1).click()
+        assert text.text.startswith(STORY)
+        assert text.text.endswith(second)
+        served.start()
+
+
 def test_an_edit_by_an_input_method_leaves_the_box_to_it(text: TextPage) -> None:
     """Hangul comes in several steps; a script that writes into the box in between breaks the syllable."""
     devtools = text.page.context.new_cdp_session(text.page)
@@ -318,6 +372,28 @@ def test_the_chat_s_last_reply_opens_with_its_prompt_in_the_token_view(context: 
     assert "<|im_start|>user" in shown
     assert reply in shown
     assert reply in "".join(chat.page.locator("#tokens .new").all_text_contents())
+
+
+def test_the_chat_s_reply_opens_though_a_text_is_being_written_which_is_kept(
+    context: BrowserContext, served: Served
+) -> None:
+    chat = ChatPage(context.new_page(), served.address)
+    chat.greedy(20)
+    reply = chat.ask("What is the capital of South Korea?")
+    text = TextPage.beside(chat)
+    text.set_number("max-new-tokens", 2000)
+    text.box.fill(STORY)
+    text.start()
+    text.page.wait_for_function(_LONGER, arg=len(STORY) + 30)
+    text.page.click("#chat-tab-button")
+    text.page.click("#chat-tokens")
+    expect(text.page.locator("#tokens")).to_contain_text(reply.split()[0], timeout=120_000)
+    text.wait_for_tokens()
+    assert reply in "".join(text.page.locator("#tokens .new").all_text_contents())
+    assert text.error == ""
+    assert any(
+        branch["text"].startswith(STORY) and len(branch["text"]) > len(STORY) for branch in text.stored()["branches"]
+    )
 
 
 def test_the_view_is_saved_as_json_and_as_csv_without_formulas(text: TextPage, tmp_path: Path) -> None:
