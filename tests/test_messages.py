@@ -242,7 +242,7 @@ def test_sizes_read_as_people_write_them(count: int, words: str) -> None:
 def test_every_key_of_the_table_is_named_in_the_source() -> None:
     source = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*") if path.suffix in (".py", ".js"))
     built = tuple(re.findall(r"[\"']([a-z]+\.[a-z_]*)(?:\{|[\"'] \+)", source))
-    spoken = {name for names in re.findall(r'data-word="(\w+)"|\bwords\.(\w+)', source) for name in names}
+    spoken = {name for names in re.findall(r'data-word="(\w+)"|\b(?:words|figures)\.(\w+)', source) for name in names}
     spoken_built = tuple(re.findall(r"\bwords\[`(\w+)\$", source))
 
     def named(key: str) -> bool:

@@ -11,11 +11,12 @@ from llama_demo.errors import InvalidParameter
 from llama_demo.leasing import Stopper
 from llama_demo.messages import DEFAULT_LANGUAGE, Messages, size
 from llama_demo.reasons import Reason
-from llama_demo.values import LoadProgress, Sampling, Waiting
+from llama_demo.values import LoadProgress, Sampling, Speed, Waiting
 from llama_demo.visitors import Visitor
 
 View = dict[str, Any]
-"""What the page shows of an answer in progress: of constant size but for the text, and in the visitor's words."""
+"""What the page shows of an answer in progress: of constant size but for the text. It is in the visitor's words
+but for what stays on the page, which words that anew where its language changes: `figures` and counts."""
 _SAMPLING = frozenset(field.name for field in fields(Sampling))
 _ID_CHARACTERS = 64
 
@@ -96,3 +97,17 @@ def loading_words(progress: LoadProgress, words: Messages) -> str:
     if progress.total_bytes is None:
         return words("models.progress_bytes", step=step, done=done, seconds=seconds)
     return words("models.progress_total", step=step, done=done, total=size(progress.total_bytes), seconds=seconds)
+
+
+def figures(speed: Speed | None, written: int) -> View:
+    """Of what a model wrote: seconds to the first token, tokens a second where there were several, and how many."""
+    return {
+        "first": None if speed is None else round(speed.first_token_seconds, 3),
+        "speed": None if speed is None or not speed.tokens_per_second else round(speed.tokens_per_second, 1),
+        "written": written,
+    }
+
+
+def figure_words(words: Messages) -> dict[str, str]:
+    """Everything under `figures.`, for the page's scripts."""
+    return {key.removeprefix("figures."): text for key, text in words.table.items() if key.startswith("figures.")}

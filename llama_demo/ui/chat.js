@@ -60,7 +60,7 @@ function update(view) {
   const turn = lastTurn();
   if (view.text !== null && !busy.stopped) turn.content = view.text;
   if (view.title) Object.assign(turn, { model: request.model, title: view.title });
-  if (view.context) turn.context = { used: view.used, room: view.room, text: view.context };
+  if (view.room) turn.context = { used: view.used, room: view.room };
   if (view.dropped !== undefined) turn.dropped = view.dropped;
   if (view.done) finish(view);
   else say("chat-note", view.note);
@@ -78,9 +78,9 @@ function finish(view) {
     conversation.turns = before; // nothing came: the page is as it was, and the text is in the box again
     if (draft) fill(draft);
   } else {
-    const { stats = "", details = "", prompt = "", seed = null, repo = "", revision = "" } = view;
+    const { figures = null, remote = false, prompt = "", seed = null, repo = "", revision = "" } = view;
     const ended = cut ? "cancelled" : view.finish || "cancelled";
-    Object.assign(turn, { stats, details, prompt, seed, repo, revision, finish: ended });
+    Object.assign(turn, { figures, remote, prompt, seed, repo, revision, finish: ended });
     for (const earlier of conversation.turns.slice(0, -1)) delete earlier.prompt; // the newest contains them
   }
   keep();
@@ -149,14 +149,14 @@ function show() {
   const classes = document.body.classList;
   classes.toggle("chat-busy", busy !== null);
   classes.toggle("chat-empty", conversation.turns.length === 0);
-  classes.toggle("chat-cut", !busy && last?.role === "assistant" && ["length", "cancelled"].includes(last.finish));
+  classes.toggle("chat-cut", !busy && last?.role === "assistant" && isCut(last));
   classes.toggle("chat-context", context !== undefined);
   if (context) {
     part("chat-meter").value = context.used / context.room;
     part("chat-meter").setAttribute("aria-label", words.context_label);
-    part("chat-used").querySelector("span").textContent = context.text;
+    part("chat-used").querySelector("span").textContent = filled(words.context, { used: context.used, total: context.room });
   }
-  say("chat-dropped", last?.dropped ?? "");
+  say("chat-dropped", droppedLine(last, words));
   trigger("show");
 }
 
@@ -282,7 +282,9 @@ function speak(value) {
   part("chat-tokens").title = words.tokens_action_help;
   builtIn = value.prompts;
   library.draw();
-  if (part("conversation-box")) list.speak(words);
+  if (!part("conversation-box")) return;
+  list.speak(words);
+  show();
 }
 
 watch("value", () => hear(props.value));

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from llama_demo.ui.asked import figure_words
 from llama_demo.ui.conversations import LIBRARY, PANEL, WORDS, built_in_prompts
 from llama_demo.ui.replies import Replies
 from llama_demo.ui.sampling_controls import sampling_controls
@@ -55,7 +56,11 @@ PAGE_WORDS = (
     "not_kept",
     "no_prompt",
     "prompt",
+    "context",
     "context_label",
+    "details",
+    "details_remote",
+    "dropped",
     "keys",
     "tokens_action",
     "tokens_action_help",
@@ -184,7 +189,7 @@ def _bridge(runtime: Runtime, wording: Wording, replies: Replies) -> Any:
 
     def start(words: Messages) -> dict[str, Any]:
         value = {
-            "words": {key: words.table[f"chat.{key}"] for key in PAGE_WORDS},
+            "words": {**{key: words.table[f"chat.{key}"] for key in PAGE_WORDS}, "figures": figure_words(words)},
             "prompts": built_in_prompts(words),
             "language": words.language,
             "defaults": asdict(_defaults(runtime)),

@@ -33,6 +33,16 @@ function message(role, text, title) {
   return { role, content: [{ type: "text", text }], metadata, options: null };
 }
 
+// Whether more might have come.
+function isCut(turn) {
+  return ["length", "cancelled"].includes(turn.finish);
+}
+
+// That the reply's prompt lacks the oldest turns.
+function droppedLine(turn, words) {
+  return turn?.dropped ? filled(words.dropped, { count: turn.dropped }) : "";
+}
+
 // The Chatbot's messages for `turns`, and for each of them the index of its turn and its thumb.
 function chatMessages(turns, words) {
   const messages = [];
@@ -53,10 +63,17 @@ function chatMessages(turns, words) {
     model = turn.model || model;
     add(shown(turn.content));
     ratings[ratings.length - 1] = { like: "Like", dislike: "Dislike" }[turn.rating] ?? null;
-    if (turn.stats) {
+    if (turn.figures) {
+      const { figures } = turn;
       const prompt = turn.prompt ? fenced(turn.prompt) : words.no_prompt;
-      const details = [turn.details, turn.dropped].filter(Boolean).join(" ");
-      add(`${shown(details)}\n\n${prompt}`, `${shown(turn.stats)} · ${words.prompt}`);
+      const by = filled(turn.remote ? words.details_remote : words.details, {
+        model: turn.title || turn.model || "",
+        seed: turn.seed ?? "?",
+        tokens: figures.read,
+      });
+      const details = [by, droppedLine(turn, words)].filter(Boolean).join(" ");
+      const line = figuresLine(figures, words, { finish: isCut(turn) ? turn.finish : "" });
+      add(`${shown(details)}\n\n${prompt}`, `${line} · ${words.prompt}`);
     }
   });
   return { messages, places, ratings };

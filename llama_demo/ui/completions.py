@@ -22,6 +22,7 @@ from llama_demo.reasons import Reason
 from llama_demo.ui.asked import (
     Stoppers,
     View,
+    figures,
     loading_words,
     read_identity,
     read_model,
@@ -141,8 +142,10 @@ class Completions:
             parts=parts,
             model=update.model,
             title=self._runtime.catalog.title_of(update.model),
-            trimmed=words("text.trimmed", count=update.trimmed_tokens) if update.trimmed_tokens else "",
-            stats=stats_words(update, words),
+            trimmed=update.trimmed_tokens,
+            figures=figures(update.speed, update.new_tokens),
+            seed=update.continuations[0].seed if update.finished else None,
+            finish=_ending(update) if update.finished else "",
             prompt=update.prompt,
             prompt_ids=list(update.prompt_ids) if update.finished and update.counted is None else None,
         )
@@ -180,7 +183,7 @@ def _view(identity: str, **data: Any) -> View:
 
 
 def _side(**data: Any) -> View:
-    return {"note": "", "error": "", "done": False, "parts": [], "stats": "", "trimmed": "", **data}
+    return {"note": "", "error": "", "done": False, "parts": [], "figures": None, **data}
 
 
 def _part(one: Continuation, *, finished: bool) -> View:
@@ -190,23 +193,12 @@ def _part(one: Continuation, *, finished: bool) -> View:
     return {**part, "ids": list(one.ids)} if finished else part
 
 
-def stats_words(made: Completion, words: Messages) -> str:
-    """The line of figures: first token, speed, length, seed, and how it ended where that needs saying."""
-    parts = []
-    tokens = made.new_tokens
-    if made.speed is not None:
-        parts.append(words("chat.first_token", seconds=f"{made.speed.first_token_seconds:.2f}"))
-        if tokens > len(made.continuations):
-            parts.append(words("chat.speed", speed=f"{made.speed.tokens_per_second:.0f}"))
-    parts.append(words("chat.tokens", count=tokens))
-    if made.finished:
-        parts.append(words("text.stats_seed", seed=made.continuations[0].seed))
-        endings = {one.finish for one in made.continuations}
-        if len(endings) == 1 and (ending := endings.pop()) in ("length", "cancelled"):
-            parts.append(words(f"chat.finish_{ending}"))
-        elif made.continuations[0].finish == "stop" and len(made.continuations) == 1:
-            parts.append(words("text.finish_stop"))
-    return " · ".join(parts)
+def _ending(made: Completion) -> str:
+    """How it ended where that needs saying: what all have in common, or that the only one ended by itself."""
+    endings = {one.finish for one in made.continuations}
+    if len(endings) > 1 or (endings == {"stop"} and len(made.continuations) > 1):
+        return ""
+    return endings.pop() or ""
 
 
 def score_columns(scored: ScoredText) -> dict[str, Any]:

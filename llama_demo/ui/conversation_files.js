@@ -11,6 +11,10 @@ const isText = (value) => typeof value === "string";
 const isNumber = (value) => Number.isFinite(value);
 const isSeed = (value) => value === null || (Number.isInteger(value) && value >= 0);
 const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+const isFigures = (value) =>
+  isObject(value) &&
+  [value.written, value.read].every(isNumber) &&
+  [value.first, value.speed].every((one) => one === null || isNumber(one));
 
 function readSampling(given) {
   if (!isObject(given) || !SAMPLING.every((name) => isNumber(given[name]))) return null;
@@ -25,9 +29,9 @@ const TURN_FIELDS = {
   revision: isText,
   system_prompt: isText,
   seed: isSeed,
-  stats: isText,
-  details: isText,
-  dropped: isText,
+  figures: isFigures,
+  remote: (value) => value === true,
+  dropped: isNumber,
   prompt: isText,
   finish: isText,
   rating: (value) => ["like", "dislike"].includes(value),
@@ -41,8 +45,8 @@ function readTurn(given, index) {
   for (const [name, fits] of Object.entries(TURN_FIELDS)) if (fits(given[name])) turn[name] = given[name];
   const sampling = readSampling(given.sampling);
   if (sampling) turn.sampling = sampling;
-  const { used, room, text } = isObject(given.context) ? given.context : {};
-  if (isNumber(used) && isNumber(room) && room > 0 && isText(text)) turn.context = { used, room, text };
+  const { used, room } = isObject(given.context) ? given.context : {};
+  if (isNumber(used) && isNumber(room) && room > 0) turn.context = { used, room };
   return turn;
 }
 

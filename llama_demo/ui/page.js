@@ -47,6 +47,19 @@ function filled(template, values) {
   return template.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 }
 
+// The line under what a model wrote: first token, speed, length, its seed, and how it ended where that needs saying.
+function figuresLine({ first, speed, written }, words, { seed = null, finish = "" } = {}) {
+  const { figures } = words;
+  const said = [
+    first !== null && filled(figures.first_token, { seconds: first.toFixed(2) }),
+    speed !== null && filled(figures.speed, { speed: speed.toFixed(0) }),
+    filled(figures.tokens, { count: written }),
+    seed !== null && filled(figures.seed, { seed }),
+    { length: figures.length, cancelled: figures.cancelled, stop: figures.stop }[finish],
+  ];
+  return said.filter(Boolean).join(" · ");
+}
+
 // Gives the visitor `text` as a file, made in the browser.
 function download(name, kind, text) {
   const address = URL.createObjectURL(new Blob([text], { type: `${kind};charset=utf-8` }));

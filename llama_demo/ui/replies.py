@@ -18,6 +18,7 @@ from llama_demo.observe import LOG
 from llama_demo.ui.asked import (
     Stoppers,
     View,
+    figures,
     loading_words,
     read_identity,
     read_model,
@@ -109,42 +110,26 @@ def _view(identity: str, **data: Any) -> View:
 
 
 def _reply_view(identity: str, reply: Reply, entry: Entry, words: Messages) -> View:
-    used = reply.prompt_tokens + reply.new_tokens
     view = _view(
         identity,
         text=reply.text,
         note="" if reply.text else words("chat.reading"),
         title=entry.title,
-        used=used,
+        used=reply.prompt_tokens + reply.new_tokens,
         room=reply.context_tokens,
-        context=words("chat.context", used=used, total=reply.context_tokens) if reply.context_tokens else "",
-        dropped=words("chat.dropped", count=reply.dropped_turns) if reply.dropped_turns else "",
+        dropped=reply.dropped_turns,
     )
     if reply.finish is None:
         return view
-    details = "chat.details_remote" if entry.format == "remote" else "chat.details"
     return {
         **view,
         "note": "",
         "finish": reply.finish,
         "done": True,
-        "stats": stats_words(reply, words),
-        "details": words(details, model=entry.title, seed=reply.seed, tokens=reply.prompt_tokens),
+        "figures": {**figures(reply.speed, reply.new_tokens), "read": reply.prompt_tokens},
+        "remote": entry.format == "remote",
         "prompt": reply.prompt,
         "seed": reply.seed,
         "repo": entry.repo,
         "revision": entry.revision,
     }
-
-
-def stats_words(reply: Reply, words: Messages) -> str:
-    """The line under a reply: first token, speed, length, and how it ended where that needs saying."""
-    parts = []
-    if reply.speed is not None:
-        parts.append(words("chat.first_token", seconds=f"{reply.speed.first_token_seconds:.2f}"))
-        if reply.new_tokens > 1:
-            parts.append(words("chat.speed", speed=f"{reply.speed.tokens_per_second:.0f}"))
-    parts.append(words("chat.tokens", count=reply.new_tokens))
-    if reply.finish in ("length", "cancelled"):
-        parts.append(words(f"chat.finish_{reply.finish}"))
-    return " · ".join(parts)

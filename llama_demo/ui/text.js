@@ -14,6 +14,7 @@ let request = null;
 let busy = null;
 let cards = null;
 let sides = [];
+let figured = null;
 let settingsShown = null;
 const box = part("text-box");
 const tokenView = openTokenView({ choose });
@@ -76,7 +77,7 @@ function ask(data, meta) {
   busy = { id: randomId(), heard: Date.now(), stopped: false, ...meta };
   request = { id: busy.id, language: window.llamaDemoLanguage, ...data };
   say("text-error", "");
-  if (meta.kind !== "score") say("text-stats", "");
+  if (meta.kind !== "score") sayFigures(null);
   if (meta.kind === "complete") cards = null;
   awaiting.push(busy.id);
   show();
@@ -141,7 +142,7 @@ function continued(asked, view) {
     asked.side = side;
     say("text-note", view.done ? "" : side.note);
     if (side.error) say("text-error", side.error);
-    say("text-stats", [side.trimmed, side.stats].filter(Boolean).join(" "));
+    sayFigures(side);
     // The prompt of ids tells what an alternative that was chosen reads like, together with what came before it.
     if (asked.before !== undefined && side.prompt !== undefined && !side.trimmed) asked.prefix = asked.before + side.prompt.slice(asked.skip);
     if (side.parts.length > 1) {
@@ -181,6 +182,17 @@ function finish(asked) {
   box.value = state.text;
   if (side && !side.error && parts.some(({ finish: end }) => end === "stop")) say("text-note", words.nothing);
   if (asked.live !== null && asked.live !== undefined) begin(readTokens);
+}
+
+// Of what was made last, or of nothing; again where the language changes.
+function sayFigures(side = figured) {
+  figured = side;
+  const trimmed = side?.trimmed ? filled(words.trimmed, { count: side.trimmed }) : "";
+  say("text-stats", [trimmed, figuresOf(side)].filter(Boolean).join(" "));
+}
+
+function figuresOf(side) {
+  return side?.figures ? figuresLine(side.figures, words, side) : "";
 }
 
 // Puts the text into the box; while it streams, an end that is in sight stays in sight.
@@ -234,7 +246,7 @@ function show() {
   drawBranches(part("text-branches"), state.branches, state.branch, words.branches, (id) => {
     if (id === state.branch && current().text === state.text) return;
     cards = null;
-    say("text-stats", "");
+    sayFigures(null);
     take(state.branches.find((branch) => branch.id === id));
   });
 }
@@ -275,6 +287,7 @@ function speak(value) {
   part("text-presets").replaceChildren(...buttons);
   part("compare-view").replaceChildren();
   tokenView.speak(words);
+  sayFigures();
   show();
 }
 
@@ -325,7 +338,7 @@ part("text-undo").addEventListener("click", () => {
   keepTyped();
   Object.assign(state, state.past.pop());
   cards = null;
-  say("text-stats", "");
+  sayFigures(null);
   save();
   show();
   if (state.view === "tokens") begin(readTokens);

@@ -25,7 +25,7 @@ function compare() {
 
 function drawSides() {
   const drawn = state.sides.map((side, index) => {
-    const { note = "", error = "", stats = "", parts = [] } = sides[index] ?? {};
+    const { note = "", error = "", parts = [] } = sides[index] ?? {};
     const one = parts[0];
     const taken = () => {
       state.chat = side.chat;
@@ -36,7 +36,7 @@ function drawSides() {
       take(branch);
     };
     const nothing = one && !one.text && !error ? words.nothing : "";
-    const card = { note: busy ? note : nothing, error, stats, text: one?.text ?? "", label: words.take };
+    const card = { note: busy ? note : nothing, error, stats: figuresOf(sides[index]), text: one?.text ?? "", label: words.take };
     return drawCard({ ...card, take: !busy && one?.text ? taken : null });
   });
   const heads = [...part("compare-view").querySelectorAll(".side-head")];

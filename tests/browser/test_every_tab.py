@@ -4,6 +4,7 @@ nothing serious that axe finds."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from importlib import resources
 from typing import Any
@@ -15,6 +16,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import Served, watched_context
 from tests.browser.tab_page import wrong_with
+from tests.browser.text_page import TextPage
 
 TABS = 4
 SERIOUS = ("serious", "critical")
@@ -89,15 +91,16 @@ def test_axe_finds_nothing_serious(browser: Browser, served: Served, language: s
         assert not found, "\n".join(found)
 
 
+def choose_language(page: Page, name: str) -> None:
+    page.locator("#language input").click()
+    page.get_by_role("option", name=name).click()
+
+
 def test_the_language_is_the_browser_s_until_another_is_chosen_and_then_that_one(
     browser: Browser, served: Served
 ) -> None:
     english, korean = table("en"), table("ko")
     differ = {key for key, text in english.items() if "{" not in text and len(text) > 3 and text != korean[key]}
-
-    def choose(page: Page, name: str) -> None:
-        page.locator("#language input").click()
-        page.get_by_role("option", name=name).click()
 
     def strange(page: Page, words: dict[str, str]) -> list[str]:
         """Lines of the page in the language that it should not speak."""
@@ -109,7 +112,7 @@ def test_the_language_is_the_browser_s_until_another_is_chosen_and_then_that_one
         expect(chat.page.locator("html")).to_have_attribute("lang", "ko")
         for name in each_tab(chat.page):
             assert strange(chat.page, english) == [], name
-        choose(chat.page, "English")
+        choose_language(chat.page, "English")
         expect(chat.page.locator("html")).to_have_attribute("lang", "en")
         for name in each_tab(chat.page):
             assert strange(chat.page, korean) == [], name
@@ -129,6 +132,20 @@ def test_errors_and_figures_are_in_the_visitor_s_language(browser: Browser, serv
         chat.greedy(4)
         chat.ask("What colour is grass?")
         assert "길이 제한에서 잘림" in chat.conversation
+        text = TextPage.beside(chat)
+        text.greedy(4)
+        text.box.fill("Once upon a time")
+        text.go()
+        figures = text.page.locator("#text-stats")
+        expect(figures).to_contain_text("4토큰")
+        choose_language(text.page, "English")
+        expect(figures).to_have_text(
+            re.compile(r"[\d.]+ s to the first token · \d+ tokens/s · 4 tokens · seed \d+ · cut at")
+        )
+        text.page.click("#chat-tab-button")
+        expect(text.page.locator("#conversation")).to_contain_text("4 tokens · cut at the length limit · prompt")
+        expect(text.page.locator("#chat-used")).to_contain_text(re.compile(r"context \d+ of \d+ tokens"))
+        assert "토큰" not in chat.conversation
 
 
 def test_every_control_is_reached_by_keyboard_and_shows_that_it_is(browser: Browser, served: Served) -> None:

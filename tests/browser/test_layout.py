@@ -32,10 +32,9 @@ WIDE = {
             "role": "assistant",
             "content": f"{_TABLE}\n\n```\n{'code ' * 60}\n```\n\nhttps://example.com/{'x' * 200}",
             "model": "m",
-            "stats": "0.08 s to the first token · 94 tokens/s · 31 tokens · cut at the length limit",
-            "details": "Answered by m.",
+            "figures": {"first": 0.08, "speed": 94, "written": 31, "read": 369},
             "finish": "length",
-            "context": {"used": 400, "room": 2048, "text": "context 400 of 2048 tokens"},
+            "context": {"used": 400, "room": 2048},
         },
     ],
 }

@@ -136,8 +136,8 @@ def test_a_continuation_streams_in_and_its_ids_come_once_at_the_end() -> None:
     assert [view["done"] for view in seen] == [False] * (len(seen) - 1) + [True]
     last = sides[-1]
     assert (last["prompt_ids"], last["parts"][0]["ids"]) == ([7, 8], [0, 1, 2])
-    assert last["stats"] == "0.08 s to the first token · 94 tokens/s · 3 tokens · seed 4 · ended by itself"
-    assert "first 3 tokens" in last["trimmed"]
+    assert last["figures"] == {"first": 0.08, "speed": 94.0, "written": 3}
+    assert (last["seed"], last["finish"], last["trimmed"]) == (4, "stop", 3)
     assert all("ids" not in one["parts"][0] for one in sides[1:4])
 
 

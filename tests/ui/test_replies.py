@@ -11,8 +11,8 @@ import pytest
 
 from llama_demo.errors import Busy, EngineCrashed
 from llama_demo.messages import messages
-from llama_demo.ui.asked import View, loading_words, waiting_words
-from llama_demo.ui.replies import Replies, read_question, stats_words
+from llama_demo.ui.asked import View, figures, loading_words, waiting_words
+from llama_demo.ui.replies import Replies, read_question
 from llama_demo.values import LoadProgress, Sampling, Speed, Waiting
 from tests.ui.scripted import echo, reply, scripted
 
@@ -49,9 +49,9 @@ def test_a_reply_streams_in_steps_and_ends_with_its_figures() -> None:
         "You said: hello there",
     ]
     assert [view["done"] for view in seen] == [False] * 4 + [True]
-    assert seen[-1]["stats"] == "0.08 s to the first token · 94 tokens/s · 4 tokens"
+    assert seen[-1]["figures"] == {"first": 0.08, "speed": 94.0, "written": 4, "read": 40}
     assert seen[-1]["prompt"].startswith("<|im_start|>")
-    assert seen[-1]["context"] == "context 44 of 2048 tokens"
+    assert (seen[-1]["used"], seen[-1]["room"]) == (44, 2048)
 
 
 def test_the_prompt_travels_once_however_long_the_reply_is() -> None:
@@ -172,17 +172,14 @@ def test_loading_tells_bytes_and_seconds() -> None:
     assert "number 2" in loading_words(LoadProgress("wait", place=2), words)
 
 
-def test_a_cut_reply_says_why() -> None:
-    words = messages()
-    assert stats_words(reply("a b", finish="length"), words).endswith("cut at the length limit")
-    assert stats_words(reply("a b", finish="cancelled"), words).endswith("stopped")
-    assert stats_words(reply("", new_tokens=0, speed=None, finish="stop"), words) == "0 tokens"
-    assert "tokens/s" not in stats_words(reply("a", speed=Speed(0.1, 0.0), finish="stop"), words)
+def test_figures_that_there_are_none_of_are_left_out() -> None:
+    assert figures(None, 0) == {"first": None, "speed": None, "written": 0}
+    assert figures(Speed(0.1, 0.0), 1) == {"first": 0.1, "speed": None, "written": 1}
 
 
 def test_what_was_left_out_is_said() -> None:
     seen = views(scripted(lambda _: [reply("x", dropped_turns=4, finish="stop")]), question())
-    assert "oldest 4 messages" in seen[0]["dropped"]
+    assert seen[0]["dropped"] == 4
 
 
 def test_the_default_model_answers_where_none_is_named() -> None:
