@@ -58,9 +58,9 @@ def write_byte_level(folder: Path, **shape: int) -> Path:
     return folder
 
 
-def write_sentencepiece(folder: Path) -> Path:
-    """A Llama with a SentencePiece BPE tokenizer with byte fallback and no template, like Llama-2's own: the folder has
-    both `tokenizer.model` and `tokenizer.json`. Returns `folder`."""
+def write_sentencepiece(folder: Path, *pieces: str) -> Path:
+    """A Llama with a SentencePiece BPE tokenizer with byte fallback and no template, like Llama-2's own, with `pieces`
+    among its own: the folder has both `tokenizer.model` and `tokenizer.json`. Returns `folder`."""
     import sentencepiece
     from transformers import LlamaTokenizer
 
@@ -76,6 +76,7 @@ def write_sentencepiece(folder: Path) -> Path:
         bos_id=1,
         eos_id=2,
         pad_id=-1,
+        user_defined_symbols=list(pieces),
         normalization_rule_name="identity",
         remove_extra_whitespaces=False,
         minloglevel=2,
@@ -83,8 +84,8 @@ def write_sentencepiece(folder: Path) -> Path:
     (folder / "tokenizer.model").write_bytes(model.getvalue())
     LlamaTokenizer.from_pretrained(str(folder)).save_pretrained(str(folder))
     (folder / "tokenizer.model").write_bytes(model.getvalue())
-    pieces = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).get_piece_size()
-    _write_model(folder, pieces, bos=1, eos=2)
+    count = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).get_piece_size()
+    _write_model(folder, count, bos=1, eos=2)
     return folder
 
 

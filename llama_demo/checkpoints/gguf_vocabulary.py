@@ -64,7 +64,7 @@ def _fast_fields(folder: Path, document: Mapping[str, Any], vocab_size: int) -> 
         fields["tokenizer.ggml.merges"] = [" ".join(pair) for pair in merges]
     fields["tokenizer.ggml.tokens"] = list[Any](tokens)
     fields["tokenizer.ggml.token_type"] = [
-        _kind(token, token in numbers, added, str(model.get("unk_token")), sentencepiece) for token in tokens
+        _kind(token, token in numbers, added, _text(model.get("unk_token")), sentencepiece) for token in tokens
     ]
     bos = _text(_config(folder).get("bos_token"))
     return {**fields, **_config_fields(folder, numbers), "tokenizer.ggml.add_bos_token": _adds_bos(document, bos)}
@@ -136,7 +136,7 @@ def _config_fields(folder: Path, numbers: Mapping[str, int]) -> dict[str, Value]
     """What tokenizer_config.json and the chat template say."""
     config, fields = _config(folder), dict[str, Value]()
     for name, key in _NAMED.items():
-        if (text := _text(config.get(name))) in numbers:
+        if (text := _text(config.get(name))) and text in numbers:
             fields[key] = numbers[text]
     template = folder / "chat_template.jinja"
     chat = template.read_text(encoding="utf-8") if template.is_file() else config.get("chat_template")
@@ -158,7 +158,9 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    return str(value.get("content") if isinstance(value, Mapping) else value)
+    """A token as it is written, or described; empty for none."""
+    text = value.get("content") if isinstance(value, Mapping) else value
+    return "" if text is None else str(text)
 
 
 def _pair(merge: Any) -> tuple[str, str]:

@@ -16,11 +16,13 @@ import pytest
 
 from llama_demo.checkpoints import gguf
 from llama_demo.checkpoints.gguf_read import read_container
+from llama_demo.checkpoints.gguf_vocabulary import vocabulary_fields
 from llama_demo.checkpoints.gguf_write import Quantization, encode_fields
 from llama_demo.checkpoints.whole import replacing
 from llama_demo.errors import BadCheckpoint, DiskFull
 from llama_demo.messages import messages
 from llama_demo.tokenizer import Tokenizer
+from tests import tiny
 
 TEXTS = [
     "Hello world, it's me",
@@ -34,6 +36,8 @@ TEXTS = [
     " ",
     "don't WE'LL ½ x²",
 ]
+
+NAMED = {"bos_token": "<s>", "eos_token": {"content": "</s>"}, "pad_token": None}
 
 
 @pytest.fixture(scope="module")
@@ -303,6 +307,29 @@ def test_a_sentencepiece_tokenizer_gives_the_ids_of_sentencepiece_itself(
         assert ours.decode(ours.encode(text)) == text
     assert ours.bos_id == judge.bos_id()
     assert ours.eos_ids == {judge.eos_id()}
+
+
+@pytest.mark.parametrize(
+    "config", [None, {}, {"bos_token": "<s>", "eos_token": {"content": "</s>"}, "pad_token": None}]
+)
+@pytest.mark.parametrize("file", ["tokenizer.model", "tokenizer.json"])
+def test_llama_2_s_own_piece_none_is_no_token_that_is_not_named(
+    file: str, config: dict[str, Any] | None, tmp_path: Path
+) -> None:
+    made = tiny.write_sentencepiece(tmp_path / "made", "None")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    shutil.copy(made / file, folder)
+    if config is not None:
+        (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    fields = vocabulary_fields(folder, 416)
+    tokens = fields["tokenizer.ggml.tokens"]
+    assert isinstance(tokens, list)
+    named = {name: tokens[number] for name, number in fields.items() if name.endswith("_token_id")}
+    assert "None" in tokens
+    assert "None" not in named.values()
+    if file == "tokenizer.model" or config:
+        assert (named["tokenizer.ggml.bos_token_id"], named["tokenizer.ggml.eos_token_id"]) == ("<s>", "</s>")
 
 
 def test_a_sentencepiece_tokenizer_gives_transformers_ids_where_no_space_comes_first(
