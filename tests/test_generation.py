@@ -104,6 +104,16 @@ def test_continuing_goes_on_with_the_cut_reply_and_its_text_begins_with_it(make:
     assert reply.prompt.endswith("<|im_start|>assistant\nTo the harbour")
 
 
+def test_a_word_after_the_cut_reply_keeps_its_space_where_the_tokenizer_is_sentencepiece(
+    tiny_sentencepiece_folder: Path,
+) -> None:
+    for make in worlds(tiny_sentencepiece_folder):
+        world = make("back with the tide.")
+        reply = world.reply((*ASK, Turn("assistant", "The boats come")), continue_last=True)
+        assert reply.text == "The boats come back with the tide."
+        assert world.reply((*ASK, Turn("assistant", "")), continue_last=True).text == "back with the tide."
+
+
 @pytest.mark.parametrize(
     ("turns", "continue_last"), [((), False), (ASK, True), ((*ASK, Turn("assistant", "x")), False)]
 )

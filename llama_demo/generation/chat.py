@@ -48,7 +48,9 @@ async def answer(
     prepared = await asyncio.to_thread(_prepare, loaded, request) if slow else _prepare(loaded, request)
     stream = loaded.engine.generate(prepared.prompt.ids, prepared.sampling)
     stopper.attach(stream)
-    writer = Writer(loaded.tokenizer, prepared.prompt.stops, begins_with=prepared.begins_with)
+    begun = prepared.begins_with
+    after = prepared.prompt.ids if begun else ()
+    writer = Writer(loaded.tokenizer, prepared.prompt.stops, after=after, begins_with=begun)
     try:
         while not stream.drained:
             seconds = update_seconds() if writer.ids else SLOWEST_UPDATE_SECONDS
