@@ -114,6 +114,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         scope["headers"] = [pair for pair in scope["headers"] if pair[0] != _SERVER_HEADER]
+        _take_off_prefix(scope)
         passage = _Passage(self, Request(scope), receive, send)
         try:
             passage.begin()
@@ -291,6 +292,17 @@ class _Passage:
     def _stop(self, error: LlamaDemoError) -> NoReturn:
         self._error = error
         raise _Refused
+
+
+def _take_off_prefix(scope: Scope) -> None:
+    """The prefix that Gradio was told the page is at goes from the path, however often it is there: a router that takes
+    it off after the doors were guarded would open them under other names. The prefix alone is redirected by it."""
+    prefix, path = scope.get("root_path", ""), scope["path"]
+    if path == prefix:
+        return
+    while prefix and path.startswith(f"{prefix}/"):
+        path = path.removeprefix(prefix)
+    scope["path"], scope["root_path"] = path, ""
 
 
 def _is_upload(request: Request) -> bool:

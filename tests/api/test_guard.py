@@ -41,6 +41,19 @@ def page(users: Users) -> Iterator[str]:
         yield address
 
 
+@pytest.mark.parametrize("prefix", ["", "/llama", "/llama/llama"])
+@pytest.mark.parametrize("path", ["/v1/models", "/gradio_api/mcp/schema"])
+def test_a_page_behind_a_prefix_is_guarded_under_it_too(
+    users: Users, path: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_ROOT_PATH", "/llama")
+    runtime = scripted()
+    runtime.users = users
+    with launched(runtime) as address:
+        assert httpx.get(f"{address}{prefix}{path}").status_code == 401
+        assert httpx.get(f"{address}{prefix}{path}", auth=("ann", "open sesame")).status_code == 200
+
+
 @pytest.mark.parametrize(
     "path",
     [
