@@ -63,6 +63,11 @@ class Stopper:
             self.error = error
         self.stop()
 
+    def check(self) -> None:
+        """Raises what the server ended it with."""
+        if self.error is not None:
+            raise self.error
+
     def attach(self, stream: Cancellable) -> None:
         self._streams.append(stream)
         if self.stopped:
@@ -173,13 +178,15 @@ class Leasing:
                     break
                 yield Waiting(number, seconds)
                 await bell.wait(self._place_seconds())
+            stopper.check()
+            if stopper.stopped:
+                return
             if (server := self._remote(model)) is not None:
                 async with aclosing(self._reach(server, stopper)) as steps:
                     async for step in steps:
                         timer = self._end_in_time(stopper) if step is server else None
                         yield step
-                if stopper.error is not None:
-                    raise stopper.error
+                stopper.check()
                 return
             ticket = self._registry.request(model)
             waited = False
@@ -195,8 +202,7 @@ class Leasing:
                     yield seat
             finally:
                 ticket.cancel()
-            if stopper.error is not None:
-                raise stopper.error
+            stopper.check()
         finally:
             if timer is not None:
                 timer.cancel()

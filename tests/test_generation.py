@@ -266,6 +266,23 @@ def test_a_crash_while_the_reader_looks_away_is_an_error_and_no_end(make: Callab
         asyncio.run(run())
 
 
+def test_a_request_that_is_stopped_in_the_line_asks_for_no_model(make: Callable[..., World]) -> None:
+    world, stopper = make(concurrent=1), Stopper()
+
+    async def run() -> list[ChatUpdate]:
+        before = world.admission.enter()
+        updates = world.chat(stopper=stopper)
+        seen = [await anext(updates)]
+        stopper.stop()
+        seen += [update async for update in updates]
+        before.leave()
+        return seen
+
+    assert asyncio.run(run()) == [Waiting(1, None)]
+    assert world.registry.statuses() == {}
+    assert world.admission.active == world.admission.waiting == 0
+
+
 def test_beyond_the_side_by_side_requests_the_place_in_the_line_is_told(make: Callable[..., World]) -> None:
     world = make(concurrent=1, queue=1)
     first = world.admission.enter()

@@ -151,8 +151,7 @@ def progress_view(update: LoadProgress | Waiting | Working, words: Messages) -> 
 
 def ended_early(stopper: Stopper, words: Messages) -> str:
     """That somebody ended it. Raises why, where that was the server."""
-    if stopper.error is not None:
-        raise stopper.error
+    stopper.check()
     return note(words("classify.stopped"))
 
 
