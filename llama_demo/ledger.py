@@ -6,89 +6,18 @@ put into `to_load` and `to_close`; its owner does it, holds a lock around every 
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import replace
 from itertools import count
 from typing import Generic, TypeVar
 
 from llama_demo.errors import DoesNotFit, LlamaDemoError, LoadFailed, MemoryHeld, NoModel
 from llama_demo.eviction import Idle, choose_evictions
+from llama_demo.residents import Claim, Model, Phase, Plan
 from llama_demo.values import LoadProgress, ModelState, ResidentStatus
 
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Where a model goes, and what it is counted for there from the start of its load until its close has returned.
-
-    `parts` are the bytes a device of a model that is split over several; `device` then names them all. `others` are
-    plans that would do as well, on other devices: which of them it is to be is decided when there is room.
-    `kept_bytes` come beside `bytes` with the first such model, serve all later ones, and stay: an engine's libraries.
-    """
-
-    device: str
-    bytes: int
-    parts: tuple[tuple[str, int], ...] = ()
-    others: tuple[Plan, ...] = ()
-    kept_bytes: int = 0
-
-    def __post_init__(self) -> None:
-        if self.bytes < 0:
-            raise ValueError(f"a plan of {self.bytes} bytes")
-
-    @property
-    def shares(self) -> dict[str, int]:
-        """Bytes by device, of those that go with the model."""
-        return dict(self.parts) or {self.device: self.bytes}
-
-
-class Phase(Enum):
-    WAITING = "for memory"
-    LOADING = "its bytes are counted from here on"
-    READY = "resident, leased or idle"
-    DRAINING = "no new leases; closed after the last one"
-
-
-@dataclass(eq=False, slots=True)
-class Model(Generic[R]):
-    """One life of a model, from its first request until it is closed. A name may have an old one draining and a new."""
-
-    name: str
-    plan: Plan
-    phase: Phase = Phase.WAITING
-    claims: list[Claim[R]] = field(default_factory=list)
-    """Of those who wait for it."""
-    leases: int = 0
-    value: R | None = None
-    progress: LoadProgress = field(default_factory=lambda: LoadProgress("load"))
-    idle_since: float = 0.0
-    unwanted: bool = False
-    """Unloaded while it was loading: it drains as soon as it has served those who wait."""
-    closing: bool = False
-    """Its closing has been given out: nobody else may close it."""
-
-
-@dataclass(eq=False, slots=True)
-class Claim(Generic[R]):
-    """One request's place: settled with a `value`, which counts as a lease, or with an `error`."""
-
-    model: Model[R]
-    number: int
-    since: float
-    deadline: float
-    value: R | None = None
-    error: LlamaDemoError | None = None
-    settled: threading.Event = field(default_factory=threading.Event)
-
-    def settle(self, value: R | None, error: LlamaDemoError | None) -> None:
-        """Every claim gets an error of its own: each is raised in another thread."""
-        self.value = value
-        self.error = None if error is None else type(error)(**error.data())
-        self.settled.set()
 
 
 class Ledger(Generic[R]):
@@ -159,11 +88,13 @@ class Ledger(Generic[R]):
         (self._pinned.add if pinned else self._pinned.discard)(name)
 
     def drain(self, model: Model[R]) -> None:
-        """No new leases; it is closed when the last one is given back."""
+        """No new leases, nor of what is built on it; it is closed when the last one is given back."""
         if self._current.get(model.name) is model:
             del self._current[model.name]
         if model.phase is Phase.READY:
             model.phase = Phase.DRAINING
+            for other in self._built_on(model):
+                self.drain(other)
             self._close_if_drained(model)
 
     # What became of it.
@@ -231,24 +162,26 @@ class Ledger(Generic[R]):
             blocked.update(*(plan.shares for plan in ([chosen] if ways else plans)))
 
     def _evictions(self, plan: Plan) -> list[Model[R]] | None:
-        """What must go for `plan`, the least recently used first; None where it is not enough. What is closing already
+        """What must go for `plan`, the least recently used first; None where it is not enough. What is going already
         counts as gone."""
         victims: list[Model[R]] = []
         for device, needed in self._needed(plan).items():
-            going = [*(other for other in self._on(device) if other.closing), *victims]
+            going = [*filter(self._is_going, self._on(device)), *victims]
             coming = sum(other.plan.shares.get(device, 0) for other in going)
             idle = [model for model in self.idle(device) if model not in victims]
-            sizes = [Idle(other.plan.shares[device], other.idle_since) for other in idle]
+            idle.sort(key=lambda model: not model.plan.base)  # of two as old, what is built on the other goes first
+            sizes = [Idle(other.plan.shares[device], self._idle_since(other)) for other in idle]
             chosen = choose_evictions(needed, self.free_bytes(device) + coming, sizes)
             if chosen is None:
                 return None
-            victims += [idle[index] for index in chosen]
+            for index in chosen:
+                victims += [one for one in (idle[index], *self._built_on(idle[index])) if one not in victims]
         return victims
 
     def _cost(self, plan: Plan, victims: Sequence[Model[R]]) -> tuple[bool, float, int]:
         """Less is better: room now, then what was used longest ago evicted, then the fullest device, so that small
         models leave whole devices to large ones."""
-        latest = max((victim.idle_since for victim in victims), default=float("-inf"))
+        latest = max(map(self._idle_since, victims), default=float("-inf"))
         return not self._has_room(plan), latest, sum(map(self.free_bytes, plan.shares))
 
     def _has_room(self, plan: Plan) -> bool:
@@ -272,24 +205,25 @@ class Ledger(Generic[R]):
                 self.advance()
 
     def end_idleness(self, now: float, idle_seconds: float) -> None:
-        for model in list(self._counted):
-            if self._is_idle(model) and model.idle_since + idle_seconds <= now:
-                self.drain(model)
+        due = [one for one in self._counted if self._is_idle(one) and self._idle_since(one) + idle_seconds <= now]
+        for model in due:
+            self.drain(model)
 
     def next_time(self, idle_seconds: float | None) -> float | None:
         """When `end_waits` or `end_idleness` will have something to do, if nothing else happens."""
         times = [model.claims[0].deadline for model in self._queue()]
         if idle_seconds is not None:
-            times += [model.idle_since + idle_seconds for model in self._counted if self._is_idle(model)]
+            times += [self._idle_since(model) + idle_seconds for model in self._counted if self._is_idle(model)]
         return min(times, default=None)
 
     def close_idle(self, plan: Plan) -> list[Model[R]]:
-        """Takes everything idle on the plan's devices out of use; the caller must close it, and say `closed`."""
-        idle = list(dict.fromkeys(model for device in plan.shares for model in self.idle(device)))
-        for model in idle:
+        """Takes everything idle on the plan's devices out of use. The caller must close what it is given, and say
+        `closed`, and ask again: what that was built on comes after it."""
+        for model in [model for device in plan.shares for model in self.idle(device)]:
             self.drain(model)
-            self.to_close.remove(model)
-        return idle
+        given = [model for model in self.to_close if not plan.shares.keys().isdisjoint(model.plan.shares)]
+        self.to_close = [model for model in self.to_close if model not in given]
+        return given
 
     def close_all(self, error: LlamaDemoError) -> list[Model[R]]:
         """Fails those who wait, and gives all residents, leased or not, last loaded first: the caller must close
@@ -369,8 +303,24 @@ class Ledger(Generic[R]):
     def _on(self, device: str) -> list[Model[R]]:
         return [model for model in self._counted if device in model.plan.shares]
 
+    def _built_on(self, model: Model[R]) -> list[Model[R]]:
+        """What is ready and built on `model`; each holds one lease of it."""
+        return [other for other in self._counted if other.plan.base == model.name and other.phase is Phase.READY]
+
     def _is_idle(self, model: Model[R]) -> bool:
-        return model.phase is Phase.READY and model.leases == 0 and model.name not in self._pinned
+        """Nobody has a lease, but for what is built on it and idle itself."""
+        above = self._built_on(model)
+        free = model.phase is Phase.READY and model.leases == len(above) and model.name not in self._pinned
+        return free and all(map(self._is_idle, above))
+
+    def _idle_since(self, model: Model[R]) -> float:
+        """It is in use with what is built on it."""
+        return max(one.idle_since for one in (model, *self._built_on(model)))
+
+    def _is_going(self, model: Model[R]) -> bool:
+        """Closing, or when what is built on it has closed."""
+        above = sum(other.closing and other.plan.base == model.name for other in self._counted)
+        return model.closing or (model.phase is Phase.DRAINING and model.leases == above)
 
     def _is_drained(self, model: Model[R]) -> bool:
         return model.phase is Phase.DRAINING and model.leases == 0

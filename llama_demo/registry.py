@@ -17,7 +17,8 @@ from functools import partial
 from typing import Generic, Protocol, Self, TypeVar
 
 from llama_demo.errors import Closing, LlamaDemoError
-from llama_demo.ledger import Claim, Ledger, Model, Phase, Plan
+from llama_demo.ledger import Ledger
+from llama_demo.residents import Claim, Model, Phase, Plan
 from llama_demo.values import LoadProgress, ResidentStatus
 
 __all__ = ["Lease", "Plan", "Registry", "Resident", "Ticket"]
@@ -278,10 +279,9 @@ class Registry(Generic[R]):
     def _run_load(self, model: Model[R]) -> None:
         outcome = self._attempt(model)
         if isinstance(outcome, MemoryError):
-            with self._changing() as (ledger, _):
-                idle = ledger.close_idle(model.plan)
-            for other in idle:
-                self._run_close(other)
+            while idle := self._take_idle(model.plan):
+                for other in idle:
+                    self._run_close(other)
             outcome = self._attempt(model)
         while isinstance(outcome, _Unwanted):
             with self._changing() as (ledger, _):
@@ -298,6 +298,10 @@ class Registry(Generic[R]):
                 ledger.loaded(model, outcome, now)
         if too_late:
             self._run_close(model)
+
+    def _take_idle(self, plan: Plan) -> list[Model[R]]:
+        with self._changing() as (ledger, _):
+            return ledger.close_idle(plan)
 
     def _attempt(self, model: Model[R]) -> R | BaseException:
         if self._closed:

@@ -255,7 +255,7 @@ class Runtime:
         if base := self._base(name):
             where = self.registry.status(base).device
             placements = [plan for plan in placements if plan.device == where] or placements[:1]
-        first, *others = map(_counted, placements)
+        first, *others = (replace(_counted(placement), base=base) for placement in placements)
         return replace(first, others=tuple(others))
 
     def _base(self, name: str) -> str:

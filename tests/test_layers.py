@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("listing",),
     ("registry",),
     ("ledger",),
-    ("eviction",),
+    ("eviction", "residents"),
     ("loading", "sheet"),
     ("engines",),
     ("model_cache",),

@@ -36,11 +36,14 @@ class Pretend:
     name: str
     machine: Machine
     healthy: bool = True
+    base: Lease[Pretend] | None = None
     closed: threading.Event = field(default_factory=threading.Event)
 
     def close(self) -> None:
         self.machine.enter(f"close {self.name}")
         self.machine.closings.append(self.name)
+        if self.base is not None:
+            self.base.release()
         self.closed.set()
         error = self.machine.close_errors.pop(self.name, None)
         if error is not None:
@@ -53,7 +56,8 @@ class Machine:
     def __init__(self) -> None:
         self.now = 0.0
         self.plans = {"a": Plan("cpu", 6), "b": Plan("cpu", 4), "c": Plan("cpu", 8), "tiny": Plan("cpu", 1)}
-        self.plans |= {"d": Plan("gpu", 5), "huge": Plan("cpu", 11)}
+        self.plans |= {"d": Plan("gpu", 5), "huge": Plan("cpu", 11), "on a": Plan("cpu", 1, base="a")}
+        self.request: Callable[[str], Ticket[Pretend]] | None = None
         self.errors: dict[str, list[BaseException]] = {}
         self.close_errors: dict[str, BaseException] = {}
         self.loads: list[str] = []
@@ -74,7 +78,8 @@ class Machine:
         report(LoadProgress("load"))
         if self.errors.get(name):
             raise self.errors[name].pop(0)
-        return Pretend(name, self)
+        base = taken(self.request(plan.base)) if plan.base and self.request else None
+        return Pretend(name, self, base=base)
 
     def hold(self, *places: str) -> None:
         for place in places:
@@ -101,7 +106,7 @@ def machine() -> Machine:
 def build(
     machine: Machine, idle_seconds: float | None = IDLE_SECONDS, wait_seconds: float = WAIT_SECONDS
 ) -> Registry[Pretend]:
-    return Registry(
+    registry = Registry(
         budgets={"cpu": 10, "gpu": 10},
         plan=machine.plan,
         load=machine.load,
@@ -109,6 +114,8 @@ def build(
         wait_seconds=wait_seconds,
         clock=lambda: machine.now,
     )
+    machine.request = registry.request
+    return registry
 
 
 @pytest.fixture
@@ -269,6 +276,70 @@ def test_those_who_wait_for_memory_have_a_place_each_and_are_served_in_order(
     assert registry.request("d").progress.step == "load", "another device has its own queue"
     lease.release()
     taken(third)
+
+
+def test_what_is_idle_goes_with_what_is_built_on_it_where_both_are_not_used(
+    machine: Machine, registry: Registry[Pretend]
+) -> None:
+    use_once(registry, "on a")
+    assert registry.status("a").leases == 1
+    assert taken(registry.request("c")).value.name == "c"
+    assert machine.closings == ["on a", "a"]
+    assert registry.evictions() == 2
+
+
+def test_what_is_built_on_it_keeps_a_model_that_is_not_enough_or_in_use(
+    machine: Machine, registry: Registry[Pretend]
+) -> None:
+    use_once(registry, "a")
+    machine.now = 1
+    use_once(registry, "tiny")
+    machine.now = 2
+    use_once(registry, "on a")
+    use_once(registry, "b")
+    assert sorted(machine.closings) == ["on a", "tiny"], "the least recently used, and no more than is enough"
+    user = taken(registry.request("on a"))
+    waiting = registry.request("c")
+    assert waiting.poll() is None
+    assert registry.status("a").state is ModelState.READY
+    user.release()
+
+
+def test_out_of_memory_takes_what_is_idle_with_what_is_built_on_it(
+    machine: Machine, registry: Registry[Pretend]
+) -> None:
+    use_once(registry, "on a")
+    machine.errors["tiny"] = [MemoryError()]
+    assert taken(registry.request("tiny")).value.name == "tiny"
+    assert machine.closings == ["on a", "a"]
+
+
+def test_a_model_is_in_use_with_what_is_built_on_it(machine: Machine, registry: Registry[Pretend]) -> None:
+    (above,) = use_once(registry, "on a")
+    base = above.base
+    assert base is not None
+    machine.now = IDLE_SECONDS - 1
+    use_once(registry, "on a")
+    machine.now = IDLE_SECONDS + 1
+    registry.unload_idle()
+    assert not above.closed.is_set()
+    assert registry.status("a").state is registry.status("on a").state is ModelState.READY
+    machine.now = 2 * IDLE_SECONDS
+    registry.unload_idle()
+    assert base.value.closed.wait(PATIENCE_SECONDS)
+    assert machine.closings == ["on a", "a"]
+
+
+def test_a_pinned_model_keeps_what_it_is_built_on_and_goes_with_it_when_that_is_unloaded(
+    machine: Machine, registry: Registry[Pretend]
+) -> None:
+    (above,) = use_once(registry, "on a")
+    registry.pin("on a", pinned=True)
+    assert registry.request("c").poll() is None
+    assert registry.status("a").state is ModelState.READY
+    registry.unload("a")
+    assert above.closed.wait(PATIENCE_SECONDS)
+    assert machine.closings[0] == "on a"
 
 
 def test_a_wait_for_memory_ends_after_its_time_and_names_who_holds_it(

@@ -21,8 +21,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from llama_demo.errors import Closing, DoesNotFit, LoadFailed, MemoryHeld
-from llama_demo.ledger import Claim, Ledger, Model
+from llama_demo.ledger import Ledger
 from llama_demo.registry import Lease, Plan, Registry, Ticket
+from llama_demo.residents import Claim, Model
 from llama_demo.values import LoadProgress, ModelState
 
 THREADS = 8
