@@ -50,9 +50,12 @@ class Catalog:
         """The same with only what visitors may choose, `default` among it and first, and the bases of adapters."""
         first = self.find(default)
         chosen = [entry for entry in self.entries if self.allowed is None or entry.name in self.allowed]
-        bases = {entry.base for entry in (first, *chosen)}
-        allowed = [entry for entry in self.entries if entry in chosen or entry.name in bases]
-        return Catalog((first, *(entry for entry in allowed if entry is not first)))
+        return Catalog((first, *(entry for entry in self.with_bases([first, *chosen]) if entry is not first)))
+
+    def with_bases(self, chosen: Sequence[Entry]) -> list[Entry]:
+        """`chosen` and the bases of the adapters among them, in the catalog's order."""
+        bases = {entry.base for entry in chosen}
+        return [entry for entry in self.entries if entry in chosen or entry.name in bases]
 
 
 @cache

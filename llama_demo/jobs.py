@@ -50,6 +50,8 @@ class _Job:
     marks: list[tuple[float, int]] = field(default_factory=list)
     """When how many bytes were done, lately."""
     cancelled: bool = False
+    ending: bool = False
+    """Its work has heard of the cancelling, which cannot be taken back any more."""
     finished: bool = False
     error: LlamaDemoError | None = None
     thread: threading.Thread | None = None
@@ -66,18 +68,20 @@ class Jobs:
 
     def start(self, name: str, kind: Kind, work: Callable[[Report], None], asked: object = None) -> None:
         """Begins `work` under `name`. Where the same is under way there, that goes on instead: `asked` tells works of
-        one kind apart. Raises `JobInProgress` where it is another, `Closing`."""
+        one kind apart. What ends as it was cancelled is waited for, in the background. Raises `JobInProgress` where
+        another is under way, `Closing`."""
         with self._lock:
             if self._closed:
                 raise Closing()
             before = self._jobs.get(name)
-            if before is not None and not before.finished:
+            if before is not None and not before.finished and not before.ending:
                 if (before.kind, before.asked) != (kind, asked):
                     raise JobInProgress(name)
                 before.cancelled = False
                 return
             job = self._jobs[name] = _Job(kind, asked)
-            job.thread = threading.Thread(target=self._run, args=(name, job, work), name=f"{kind} {name}", daemon=True)
+            args = (name, job, work, before.thread if before is not None else None)
+            job.thread = threading.Thread(target=self._run, args=args, name=f"{kind} {name}", daemon=True)
             job.thread.start()
 
     def cancel(self, name: str) -> None:
@@ -114,17 +118,25 @@ class Jobs:
         left = (job.total_bytes - job.done_bytes) / speed if speed else None
         return JobProgress(job.kind, job.done_bytes, job.total_bytes, speed, left, job.error)
 
+    def _end_if_cancelled(self, job: _Job) -> None:
+        if job.cancelled:
+            job.ending = True
+            raise _Cancelled()
+
     def _report(self, job: _Job, done: int, total: int) -> None:
         with self._lock:
-            if job.cancelled:
-                raise _Cancelled()
+            self._end_if_cancelled(job)
             now = self._clock()
             job.done_bytes, job.total_bytes = done, total
             job.marks = [mark for mark in job.marks if now - mark[0] <= _SPEED_SECONDS] + [(now, done)]
 
-    def _run(self, name: str, job: _Job, work: Callable[[Report], None]) -> None:
+    def _run(self, name: str, job: _Job, work: Callable[[Report], None], before: threading.Thread | None) -> None:
         error: LlamaDemoError | None = None
         try:
+            if before is not None:
+                before.join()
+                with self._lock:
+                    self._end_if_cancelled(job)
             work(lambda done, total: self._report(job, done, total))
         except _Cancelled:
             pass

@@ -177,8 +177,7 @@ class Management:
 
     def _convert(self, entry: Entry, source: Path, to: Quantization, report: Report) -> None:
         target = self._folder / f"{entry.name}-{to}.gguf"
-        target.unlink(missing_ok=True)
-        convert(source, target, to="gguf", quantization=to, report=report)
+        convert(source, target, to="gguf", quantization=to, report=report, replace=True)
         names = [name for name in self._shelf.names() if name != target.stem]
         made = local_entry(target, names, f"{entry.title} ({to.upper()})")
         self._added.add(made)

@@ -107,8 +107,7 @@ class ModelCache:
         to = _type_of(plan)
 
         def write(target: Path, tell: Callable[[int, int], None]) -> None:
-            target.unlink(missing_ok=True)
-            convert(source, target, to="gguf", quantization=to, report=tell)
+            convert(source, target, to="gguf", quantization=to, report=tell, replace=True)
 
         weights = self._converted(folder, to, report, write)
         if not (folder / "tokenizer.json").is_file():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 
 from llama_demo.catalog import Catalog, Entry
 from llama_demo.listing import Listing
@@ -26,24 +25,18 @@ class Shelf:
         return [entry.name for entry in self.everything.entries]
 
     def offer(self, name: str) -> None:
-        """Lets visitors choose `name`, too. Raises `UnknownModel`, `DoesNotFit`."""
-        entry = self.everything.find(name)
+        """Lets visitors choose `name`, too, and an adapter's base. Raises `UnknownModel`, `DoesNotFit`."""
         self._loader.plan(name)
         with self._lock:
-            if entry not in self.offered.entries:
-                self.offered = _with(self.offered, entry)
+            wanted = self.everything.with_bases([self.everything.find(name)])
+            self.offered = self.offered.preceded([entry for entry in wanted if entry not in self.offered.entries])
 
     def put(self, entry: Entry) -> None:
         """One more model, in the place of one of its name."""
         with self._lock:
-            self.everything = self._loader.catalog = _with(self.everything, entry)
+            self.everything = self._loader.catalog = self.everything.preceded([entry])
         self.look_again(entry.name)
 
     def look_again(self, name: str) -> None:
         """The files of `name` may have come or gone."""
         self._listing.look_again(name)
-
-
-def _with(catalog: Catalog, entry: Entry) -> Catalog:
-    others = [other for other in catalog.entries if other.name != entry.name]
-    return replace(catalog, entries=(entry, *others))

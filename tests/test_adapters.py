@@ -240,3 +240,19 @@ def test_who_may_choose_an_adapter_gets_its_base_too(
     file.write_text(f'visitors = ["poet"]\n{file.read_text()}')
     catalog, default = read_catalog("poet", file)
     assert {entry.name for entry in catalog.for_visitors(default).entries} == {"poet", "base"}
+
+
+def test_an_adapter_that_the_owner_loads_is_offered_with_its_base(
+    tmp_path: Path, tiny_folder: Path, adapters: dict[str, Path]
+) -> None:
+    file = tmp_path / "models.toml"
+    write_catalog(file, tiny_folder, adapters)
+    file.write_text(f'visitors = ["smollm2-135m-instruct"]\n{file.read_text()}')
+    settings = Settings(
+        cache_dir=tmp_path, catalog=str(file), model="smollm2-135m-instruct", context_tokens=256, memory_gb=2.0
+    )
+    with Runtime(settings) as runtime:
+        runtime.management.load("poet")
+        assert [entry.name for entry in runtime.catalog.entries] == ["base", "poet", "smollm2-135m-instruct"]
+        with runtime.registry.lease("poet") as model:
+            assert written(model)

@@ -38,6 +38,20 @@ class Work:
             self.ended.set()
 
 
+class Untidy(Work):
+    """Once it has ended, it tidies up for as long as the test says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tidied = threading.Event()
+
+    def __call__(self, report: Report) -> None:
+        try:
+            super().__call__(report)
+        finally:
+            assert self.tidied.wait(PATIENCE_SECONDS)
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -108,6 +122,79 @@ def test_cancelling_ends_the_work_at_its_next_report_and_forgets_it(jobs: Jobs) 
     work.go.set()
     jobs.close()
     assert work.ended.is_set()
+    assert jobs.progress("a") is None
+
+
+def test_a_start_takes_back_a_cancelling_that_the_work_has_not_heard_of(jobs: Jobs) -> None:
+    work, told = Work(), threading.Event()
+
+    def tells(report: Report) -> None:
+        work(report)
+        told.set()
+
+    jobs.start("a", "download", tells)
+    assert work.begun.wait(PATIENCE_SECONDS)
+    jobs.cancel("a")
+    jobs.start("a", "download", tells)
+    work.go.set()
+    assert told.wait(PATIENCE_SECONDS)
+    assert work.runs == 1
+
+
+@pytest.fixture
+def untidy(jobs: Jobs) -> Iterator[Untidy]:
+    """The work of the job `a`, which was cancelled and still tidies up."""
+    work = Untidy()
+    jobs.start("a", "download", work)
+    assert work.begun.wait(PATIENCE_SECONDS)
+    jobs.cancel("a")
+    work.go.set()
+    assert work.ended.wait(PATIENCE_SECONDS)
+    yield work
+    work.tidied.set()
+
+
+@pytest.mark.parametrize("kind", ["download", "convert"])
+def test_what_starts_while_a_cancelled_job_tidies_up_runs_after_it(jobs: Jobs, untidy: Untidy, kind: Kind) -> None:
+    after: list[bool] = []
+    done = threading.Event()
+
+    def work(report: Report) -> None:
+        after.append(untidy.tidied.is_set())
+        report(1, 2)
+        done.set()
+
+    jobs.start("a", kind, work)
+    jobs.start("a", kind, work)
+    assert seen(jobs, "a").kind == kind
+    untidy.tidied.set()
+    assert done.wait(PATIENCE_SECONDS)
+    jobs.close()
+    assert after == [True]
+    assert jobs.progress("a") is None
+
+
+def test_what_is_cancelled_before_it_could_begin_never_does_unless_it_is_started_again(
+    jobs: Jobs, untidy: Untidy
+) -> None:
+    work = Work()
+    jobs.start("a", "download", work)
+    jobs.cancel("a")
+    jobs.start("a", "download", work)
+    jobs.cancel("a")
+    untidy.tidied.set()
+    jobs.close()
+    assert work.runs == 0
+    assert jobs.progress("a") is None
+
+
+def test_closing_waits_for_what_tidies_up_and_begins_nothing_after_it(jobs: Jobs, untidy: Untidy) -> None:
+    work = Work()
+    jobs.start("a", "download", work)
+    jobs.close(join_seconds=0)
+    untidy.tidied.set()
+    jobs.close()
+    assert work.runs == 0
     assert jobs.progress("a") is None
 
 

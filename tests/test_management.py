@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,14 +12,14 @@ import pytest
 
 from llama_demo import hub
 from llama_demo.checkpoints import gguf
-from llama_demo.errors import InvalidParameter, UnknownModel
+from llama_demo.errors import DiskFull, InvalidParameter, UnknownModel
 from llama_demo.hub_errors import AccessNeeded, AccessPending
 from llama_demo.jobs import Jobs
 from llama_demo.loading import LoadedModel, Loader
 from llama_demo.model_cache import Report
 from llama_demo.runtime import Runtime
 from llama_demo.settings import Settings
-from llama_demo.values import ModelState
+from llama_demo.values import ModelState, Sampling
 from tests.checkpoints.killed import writer
 from tests.waiting import PATIENCE_SECONDS
 
@@ -180,6 +181,69 @@ def test_a_cancelled_conversion_leaves_no_model(
         assert runtime.management.jobs.progress("tiny-llama") is None
         assert "tiny-llama-q8_0" not in {model.name for model in runtime.models(everything=True)}
     assert not list((tmp_path / "converted").iterdir())
+
+
+@pytest.fixture
+def converted(tmp_path: Path, tiny_folder: Path) -> Iterator[Runtime]:
+    """A runtime in which `tiny-llama` was converted once."""
+    settings = Settings(cache_dir=tmp_path, model=str(tiny_folder), memory_gb=4.0, context_tokens=256)
+    with Runtime(settings) as made:
+        made.management.convert("tiny-llama")
+        wait_for_job(made, "tiny-llama")
+        yield made
+
+
+def test_a_conversion_that_is_cancelled_leaves_what_an_earlier_one_made(
+    tmp_path: Path, converted: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file,) = (tmp_path / "converted").iterdir()
+    before = file.read_bytes()
+    report = Jobs._report
+
+    def cancelled(jobs: Jobs, job: Any, done: int, total: int) -> None:
+        if done > total / 2:
+            jobs.cancel("tiny-llama")
+        report(jobs, job, done, total)
+
+    monkeypatch.setattr(Jobs, "_report", cancelled)
+    converted.management.convert("tiny-llama")
+    wait_for_job(converted, "tiny-llama")
+    assert list((tmp_path / "converted").iterdir()) == [file]
+    assert file.read_bytes() == before
+    converted.management.load("tiny-llama-q8_0")
+    with converted.registry.lease("tiny-llama-q8_0") as loaded:
+        assert loaded.healthy
+
+
+def test_a_conversion_that_has_no_room_leaves_what_an_earlier_one_made_and_names_that(
+    tmp_path: Path, converted: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file,) = (tmp_path / "converted").iterdir()
+    nearly_full = shutil.disk_usage(tmp_path)._replace(free=5)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: nearly_full)
+    converted.management.convert("tiny-llama")
+    wait_for_job(converted, "tiny-llama")
+    job = converted.management.jobs.progress("tiny-llama")
+    assert job is not None
+    assert isinstance(job.error, DiskFull)
+    assert (job.error.path, job.error.free_bytes) == (str(file), 5)
+    assert list((tmp_path / "converted").iterdir()) == [file]
+
+
+def test_a_conversion_takes_the_place_of_an_earlier_one_that_is_in_use(tmp_path: Path, converted: Runtime) -> None:
+    (file,) = (tmp_path / "converted").iterdir()
+    (file.parent / f".{file.name}.new.partial").write_bytes(b"left by a killed process")
+    greedy = Sampling(max_new_tokens=8, temperature=0.0)
+    converted.management.load("tiny-llama-q8_0")
+    with converted.registry.lease("tiny-llama-q8_0") as loaded:
+        before = [token.id for token in loaded.engine.generate([1, 40, 77], greedy)]
+        was = file.stat()
+        converted.management.convert("tiny-llama")
+        wait_for_job(converted, "tiny-llama")
+        assert converted.management.jobs.progress("tiny-llama") is None
+        assert file.stat().st_ino != was.st_ino
+        assert [token.id for token in loaded.engine.generate([1, 40, 77], greedy)] == before
+    assert list((tmp_path / "converted").iterdir()) == [file]
 
 
 _CONVERTING = """

@@ -57,13 +57,14 @@ def convert(
     dtype: Dtype = "auto",
     quantization: Quantization = "q8_0",
     report: Report | None = None,
+    replace: bool = False,
 ) -> None:
     """Writes the checkpoint in `source` as `target`: a folder for `hf`, in `dtype`; a file for `gguf`, quantised.
 
-    Where Meta's checksums are there, they are checked first; `report` counts those bytes too. Raises `TargetExists`,
-    `BadCheckpoint`, `DiskFull`.
+    With `replace` a file that is there gives way once the new one is whole. Where Meta's checksums are there, they are
+    checked first; `report` counts those bytes too. Raises `TargetExists`, `BadCheckpoint`, `DiskFull`.
     """
-    if target.exists() and not (to == "hf" and target.is_dir() and not any(target.iterdir())):
+    if not replace and target.exists() and not (to == "hf" and target.is_dir() and not any(target.iterdir())):
         raise TargetExists(str(target))
     checkpoint = read_checkpoint(source)
     told = _verified(source, report) if kind_of(source) == "meta" else report
