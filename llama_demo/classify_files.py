@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from llama_demo.classify.head import ProblemType
+from llama_demo.classify.labelled import label_of
 from llama_demo.classify.report import Report, Tally
 from llama_demo.classify.results import Verdict, Verdicts
 from llama_demo.classify.service import Classification
@@ -59,15 +60,14 @@ class Classifying:
         """
         if LABEL not in table.columns:
             return None
-        made = open_table(result)
-        scores = [name for name in made.columns if name.startswith(_SCORE)]
+        scores = [name for name in self.task.made if name.startswith(_SCORE)]
         tally = Tally([name.removeprefix(_SCORE) for name in scores], self.problem_type)
-        pairs = zip(table.rows(), made.rows(), strict=False)
+        pairs = zip(table.rows(), open_table(result).rows(), strict=False)
         while group := list(islice(pairs, TOGETHER)):
             judged = [(given, row) for given, row in group if not row.values[ERROR]]
             tally.add(
                 [text_of(table, given, column) for given, _ in judged],
-                [str(given.values.get(LABEL) or "") for given, _ in judged],
+                [label_of(given.values.get(LABEL)) for given, _ in judged],
                 [{name.removeprefix(_SCORE): float(row.values[name]) for name in scores} for _, row in judged],
             )
         return tally.report()

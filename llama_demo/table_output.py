@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from llama_demo.errors import DiskFull, ForeignOutput, MadeOtherwise, NotWritable, OutputInUse, UnknownTableFormat
 from llama_demo.reasons import Reason
 from llama_demo.table_lines import RECORD_CHARACTERS
-from llama_demo.tables import CSV_NAMES, JSONL_NAMES, CsvTable, Row, Table, Value
+from llama_demo.tables import JSONL_NAMES, CsvTable, Row, Table, Value
 
 ERROR = "error"
 """The column of what went wrong with a row; empty where nothing did."""
@@ -78,7 +78,7 @@ class Output:
         self.close()
 
     def _check_kind(self) -> None:
-        kinds = CSV_NAMES if isinstance(self._table, CsvTable) else JSONL_NAMES
+        kinds = (self._table.path.suffix.lower(),) if isinstance(self._table, CsvTable) else JSONL_NAMES
         if Path(self._title).suffix.lower() not in kinds:
             raise UnknownTableFormat(self._title, kinds)
 

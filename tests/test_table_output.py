@@ -127,6 +127,19 @@ def test_the_input_itself_and_another_kind_of_file_are_refused(source: Path) -> 
         Output(source.parent / "nowhere" / source.name, table, fixed={}, made=())
 
 
+@pytest.mark.parametrize(("kind", "other"), [("csv", "tsv"), ("tsv", "csv")])
+def test_an_output_whose_name_promises_another_delimiter_is_refused(kind: str, other: str, tmp_path: Path) -> None:
+    source, text = tmp_path / f"in.{kind}", "id,prompt\n0,plain\n"
+    source.write_text(text.replace(",", "\t") if kind == "tsv" else text, encoding="utf-8")
+    with pytest.raises(errors.UnknownTableFormat) as caught:
+        Output(tmp_path / f"out.{other}", open_table(source), fixed={}, made=())
+    assert caught.value.known == (f".{kind}",)
+    assert not (tmp_path / f"out.{other}").exists()
+    fill(source)
+    assert [row.values["prompt"] for row in open_table(tmp_path / f"out.{kind}").rows()] == ["plain"]
+    assert opened(source).done == 1
+
+
 def test_two_runs_never_write_one_file(source: Path) -> None:
     with opened(source), pytest.raises(errors.OutputInUse):
         opened(source)

@@ -27,7 +27,7 @@ _PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl")
 
 
 def is_classifier(folder: Path | None) -> bool:
-    """Whether what the folder says of itself is that it classifies texts."""
+    """Whether what the folder says of itself is that it classifies texts. Raises `BadHead` where it is unreadable."""
     if folder is None:
         return False
     if is_adapter(folder):
@@ -37,7 +37,8 @@ def is_classifier(folder: Path | None) -> bool:
             return False
     if not (folder / "config.json").is_file():
         return False
-    return "LlamaForSequenceClassification" in _config(folder).get("architectures", [])
+    named = _config(folder).get("architectures")
+    return isinstance(named, list) and "LlamaForSequenceClassification" in named
 
 
 def read_checkpoint(folder: Path, name: str, base: Path | None = None) -> Head:

@@ -19,7 +19,7 @@ _LABEL_NAMES = ("label", "labels", "class", "category", "sentiment", "target", "
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """`rows` are {text, label} as they came; `columns` are all there are, by their names or else their numbers."""
+    """`rows` are {text, label}; `columns` are all there are, by their names or else their numbers."""
 
     rows: tuple[dict[str, object], ...]
     columns: tuple[str, ...]
@@ -52,6 +52,12 @@ def read_pasted(text: str, title: str, text_column: str = "", label_column: str 
         return _labelled(table, text_column, label_column)
 
 
+def label_of(cell: object) -> str:
+    """The label that a cell holds, empty where it holds none; whole numbers stand for labels in many a JSONL file."""
+    label = str(cell) if isinstance(cell, int) and not isinstance(cell, bool) else cell
+    return label.strip() if isinstance(label, str) else ""
+
+
 def _labelled(table: Table, text_column: str, label_column: str) -> Labelled:
     if not (records := list(_bounded(table))):
         raise EmptyTable(table.title)
@@ -63,7 +69,7 @@ def _labelled(table: Table, text_column: str, label_column: str) -> Labelled:
     if isinstance(table, CsvTable) and any(record[label] == columns[label] for record in records):
         # The first row is one of the examples, and no header: its label is there again.
         records, columns = [columns, *records], tuple(str(number + 1) for number in range(len(columns)))
-    rows = tuple({"text": record[text], "label": _plain(record[label])} for record in records)
+    rows = tuple({"text": record[text], "label": label_of(record[label])} for record in records)
     return Labelled(rows, columns, columns[text], columns[label])
 
 
@@ -106,8 +112,3 @@ def _text_place(columns: Sequence[str], records: Sequence[Sequence[object]], lab
 def _called(columns: Sequence[str], names: Sequence[str]) -> int | None:
     lower = [column.strip().casefold() for column in columns]
     return next((lower.index(name) for name in names if name in lower), None)
-
-
-def _plain(label: object) -> object:
-    """Whole numbers stand for labels in many a JSONL file."""
-    return str(label) if isinstance(label, int) and not isinstance(label, bool) else label

@@ -41,6 +41,7 @@ from llama_demo.classify.store import Heads
 from llama_demo.classify.wrapping import Wrapping, texts_from
 from llama_demo.classify.zero_shot import PROMPTS, ZeroShot
 from llama_demo.errors import (
+    BadHead,
     InvalidParameter,
     UnknownClassifier,
     UnknownModel,
@@ -153,7 +154,7 @@ class Classification:
 
     def names(self, models: Iterable[str], visitor: Visitor | None = None) -> list[str]:
         """The heads that `visitor` may use, then those of `models` that are classifying checkpoints, trained or not."""
-        return [*self.heads.names(visitor), *(name for name in models if is_classifier(self._entry_of(name).path))]
+        return [*self.heads.names(visitor), *filter(self._classifies, models)]
 
     def find(self, classifier: str, visitor: Visitor | None = None) -> Head:
         """A kept head that `visitor` may use, or the one of a checkpoint.
@@ -170,6 +171,13 @@ class Classification:
             if entry is None or entry.path is None or not is_classifier(entry.path):
                 raise
             return read_checkpoint(entry.path, classifier, self._entry_of(entry.base).path if entry.base else None)
+
+    def _classifies(self, model: str) -> bool:
+        """False for a folder that cannot be read: whoever names it hears why from `find`."""
+        try:
+            return is_classifier(self._entry_of(model).path)
+        except BadHead:
+            return False
 
     async def _run(
         self, model: str, work: Callable[[LoadedModel, _Progress], T | None], stopper: Stopper | None

@@ -49,18 +49,19 @@ def train(features: NDArray[np.float32], classes: Places, told: GoOn) -> Fitted 
         raise ValueError("features hold what is no number")
     count = int(classes.max()) + 1
     matrix: NDArray[Any] = features.astype(np.float64 if len(features) <= LARGE else np.float32)
-    folds = list(_folds(classes, FOLDS, seed=1))
+    same = _same(features, classes)
+    folds = list(_folds(classes, same, FOLDS, seed=1))
     probabilities = np.zeros((len(classes), count))
     judged = []
     for done, (fit_on, held) in enumerate(folds):
         if not told(done, len(folds) + 1):
             return None
-        weight, _ = _fit(matrix[fit_on], classes[fit_on], count)
+        weight, _ = _fit(matrix[fit_on], classes[fit_on], same[fit_on], count)
         probabilities[held] = softmax(matrix[held] @ weight.T)
         judged.append(held)
     if not told(len(folds), len(folds) + 1):
         return None
-    weight, penalty = _fit(matrix, classes, count)
+    weight, penalty = _fit(matrix, classes, same, count)
     told(len(folds) + 1, len(folds) + 1)
     places = np.sort(np.concatenate(judged))
     return Fitted(weight, penalty, places, probabilities[places])
@@ -72,19 +73,32 @@ def softmax(logits: Floats) -> Floats:
     return shares
 
 
-def _folds(classes: Places, count: int, seed: int) -> Iterator[tuple[Places, Places]]:
-    """Which examples are fitted on and which held out, each label dealt out evenly."""
-    dealt = np.empty(len(classes), dtype=np.intp)
-    shuffled = np.random.default_rng(seed).permutation(len(classes))
-    order = shuffled[np.argsort(classes[shuffled], kind="stable")]
-    dealt[order] = np.arange(len(classes)) % count
+def _same(features: NDArray[np.float32], classes: Places) -> Places:
+    """A number for each example, the same for copies of one text, which are the same to the last bit. Copies of a
+    label's only text get different ones: held out together, they would leave nothing of the label to fit on."""
+    first: dict[int, int] = {}
+    same = np.array([first.setdefault(hash(row.tobytes()), place) for place, row in enumerate(features)], np.intp)
+    for label in np.unique(classes):
+        places = np.flatnonzero(classes == label)
+        if (same[places] == same[places[0]]).all():
+            same[places] = places
+    return same
+
+
+def _folds(classes: Places, same: Places, count: int, seed: int) -> Iterator[tuple[Places, Places]]:
+    """Which examples are fitted on and which held out, each label dealt out evenly, the `same` ones together."""
+    _, first, copied = np.unique(same, return_index=True, return_inverse=True)
+    dealt = np.empty(len(first), dtype=np.intp)
+    shuffled = np.random.default_rng(seed).permutation(len(first))
+    order = shuffled[np.argsort(classes[first[shuffled]], kind="stable")]
+    dealt[order] = np.arange(len(first)) % count
     for fold in range(1 if len(classes) > LARGE else count):
-        yield np.flatnonzero(dealt != fold), np.flatnonzero(dealt == fold)
+        yield np.flatnonzero(dealt[copied] != fold), np.flatnonzero(dealt[copied] == fold)
 
 
-def _fit(matrix: Floats, classes: Places, count: int) -> tuple[Floats, float]:
+def _fit(matrix: Floats, classes: Places, same: Places, count: int) -> tuple[Floats, float]:
     """The head of the penalty and the temperature that served best on examples held out, fitted on all."""
-    folds = list(_folds(classes, INNER_FOLDS, seed=2))
+    folds = list(_folds(classes, same, INNER_FOLDS, seed=2))
     paths = [_path(matrix[fit_on], classes[fit_on], count) for fit_on, _ in folds]
     held = np.concatenate([places for _, places in folds])
     best, penalty, heat, worse = np.inf, PENALTIES[0], 1.0, 0
@@ -103,22 +117,24 @@ def _fit(matrix: Floats, classes: Places, count: int) -> tuple[Floats, float]:
 
 
 def _path(matrix: Floats, classes: Places, count: int) -> Callable[[float], Floats]:
-    """Fits with one penalty after another, each from where the last one ended."""
+    """Fits with one penalty after another, each from where the last one ended; there is nothing to fit with less than
+    two labels."""
     from sklearn.linear_model import LogisticRegression
 
+    present = np.unique(classes)
+    if len(present) < 2:
+        return lambda _: np.zeros((count, matrix.shape[1]))
     scale = matrix.std(axis=0)
     scale[scale < 1e-6] = 1.0
     scaled = matrix / scale
     model = LogisticRegression(fit_intercept=False, max_iter=MOST_ITERATIONS, tol=1e-3, warm_start=True)
 
     def fit(penalty: float) -> Floats:
-        present = np.unique(classes)
+        model.set_params(C=penalty)
+        _quietly(lambda: model.fit(scaled, classes))
+        rows = model.coef_ / scale
         weight = np.zeros((count, matrix.shape[1]))
-        if len(present) > 1:
-            model.set_params(C=penalty)
-            _quietly(lambda: model.fit(scaled, classes))
-            rows = model.coef_ / scale
-            weight[present] = rows if len(rows) > 1 else np.stack([-rows[0] / 2, rows[0] / 2])
+        weight[present] = rows if len(rows) > 1 else np.stack([-rows[0] / 2, rows[0] / 2])
         return weight
 
     return fit

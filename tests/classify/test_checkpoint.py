@@ -126,6 +126,30 @@ def test_a_language_model_is_no_classifier(tiny_folder: Path, tmp_path: Path) ->
         last(runtime.classification.classify(TEXTS, tiny_folder.name))
 
 
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ("{cut", BadHead),
+        ("[1]", BadHead),
+        ('{"architectures": null}', UnknownClassifier),
+        ('{"architectures": 1}', UnknownClassifier),
+    ],
+)
+def test_a_folder_that_cannot_be_read_costs_nobody_the_list_of_classifiers(
+    config: str, named: type[Exception], checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "config.json").write_text(config, encoding="utf-8")
+    table = '[[model]]\nname = "{}"\nformat = "hf"\npath = "{}"\ngood_for = "tests"\n'
+    catalog = tmp_path / "catalog.toml"
+    catalog.write_text(table.format("good", checkpoint) + table.format("bad", tmp_path / "bad"), encoding="utf-8")
+    given = {"model": "good", "catalog": str(catalog), "cache_dir": str(tmp_path / "cache"), "memory_gb": "2"}
+    with Runtime(read_settings(given, {})) as runtime:
+        assert runtime.classification.names(["bad", "good"]) == ["good"]
+        with pytest.raises(named):
+            runtime.classification.find("bad")
+
+
 def test_pickled_weights_contradictions_and_no_numbers_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     def changed(name: str, config: dict[str, Any], weight: Any = None) -> Path:
         folder = tmp_path / name

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llama_demo.classify import labelled
-from llama_demo.classify.labelled import read_file, read_pasted
+from llama_demo.classify.labelled import label_of, read_file, read_pasted
 from llama_demo.errors import (
     BadJson,
     EmptyTable,
@@ -67,6 +67,14 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are() -> None:
 def test_numbers_are_labels_in_jsonl() -> None:
     pasted = "\n".join(json.dumps({"text": text, "label": n % 2}) for n, (text, _) in enumerate(PAIRS))
     assert [row["label"] for row in read_pasted(pasted, "it").rows] == ["0", "1", "0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "label"),
+    [(0, "0"), (-1, "-1"), (" a\n", "a"), (" ", ""), (None, ""), (True, ""), (False, ""), (1.5, ""), (["a"], "")],
+)
+def test_a_label_is_a_text_or_a_whole_number(cell: object, label: str) -> None:
+    assert label_of(cell) == label
 
 
 @pytest.mark.parametrize(

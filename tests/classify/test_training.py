@@ -58,6 +58,39 @@ def test_labels_that_mean_nothing_are_reported_as_chance() -> None:
     assert report.calibration_error(report.calibration_bins(fitted.probabilities.max(axis=1), right)) < 0.15
 
 
+def test_copies_of_a_text_never_judge_each_other() -> None:
+    rng = np.random.default_rng(0)
+    features = np.tile(rng.normal(size=(60, 200)).astype(np.float32), (3, 1))
+    classes = np.tile((np.arange(60) % 2).astype(np.intp), 3)
+    fitted = train(features, classes, go_on)
+    assert fitted is not None
+    assert fitted.judged.tolist() == list(range(180))
+    assert 0.3 < (fitted.probabilities.argmax(axis=1) == classes).mean() < 0.7
+    for fit_on, held in training._folds(classes, training._same(features, classes), 5, seed=1):
+        assert len(held) == 36
+        assert classes[held].sum() == 18
+        assert not set(fit_on % 60) & set(held % 60)
+
+
+def test_copies_of_a_labels_only_text_are_dealt_out() -> None:
+    features, classes = clouds(60, 2, 0.1)
+    features[classes == 1] = features[1]
+    fitted = train(features, classes, go_on)
+    assert fitted is not None
+    assert (fitted.probabilities.argmax(axis=1) == classes).all()
+    for fit_on, held in training._folds(classes, training._same(features, classes), 5, seed=1):
+        assert classes[fit_on].sum() == 24
+        assert classes[held].sum() == 6
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_text_with_two_labels_is_held_out_with_both() -> None:
+    features, classes = clouds(2, 2, 0.1)[0][np.arange(16) % 2], (np.arange(16) // 2 % 2).astype(np.intp)
+    fitted = train(features, classes, go_on)
+    assert fitted is not None
+    assert fitted.probabilities == pytest.approx(0.5)
+
+
 def test_the_temperature_mends_an_overconfident_fit() -> None:
     logits = 5.0 * np.stack([np.zeros(400), np.random.default_rng(0).normal(1, 2, 400)], axis=1)
     classes = (np.random.default_rng(1).random(400) < 1 / (1 + np.exp(-logits[:, 1] / 5))).astype(np.intp)
