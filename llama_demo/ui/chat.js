@@ -9,6 +9,7 @@ let conversation = store.read(store.current()) ?? fresh();
 const list = conversationList(store, { words: () => words, current: () => conversation.id, open, turnTo, change });
 const library = promptLibrary({ words: () => words, builtIn: () => builtIn, now: written, use: usePrompt });
 let places = [];
+const awaiting = [];
 let busy = null;
 let request = null;
 let toFill = "";
@@ -36,7 +37,8 @@ function settingsValues({ model, system_prompt, sampling }) {
 
 function ask(turns, values, { draft = "", continueLast = false } = {}) {
   const settings = readSettings(values);
-  busy = { id: randomId(), before: copyOf(conversation.turns), draft, stopped: false, heard: Date.now() };
+  const start = continueLast ? lastTurn().content : "";
+  busy = { id: randomId(), before: copyOf(conversation.turns), start, draft, stopped: false, heard: Date.now() };
   request = {
     id: busy.id,
     language: window.llamaDemoLanguage,
@@ -50,8 +52,19 @@ function ask(turns, values, { draft = "", continueLast = false } = {}) {
   const { model, system_prompt, sampling } = settings;
   Object.assign(turns.at(-1), { model, system_prompt, sampling });
   say("chat-error", "");
+  awaiting.push(busy.id);
   show();
   trigger("ask");
+}
+
+// Whether anything came yet of the reply that is on its way; a Continue begins with what was there.
+function begun() {
+  return lastTurn().content !== busy.start;
+}
+
+// The stream of the request called `id` broke off.
+function lost(id) {
+  update({ id, text: null, note: "", error: words.lost, finish: "cancelled", done: true });
 }
 
 function update(view) {
@@ -71,12 +84,13 @@ function finish(view) {
   const turn = lastTurn();
   const { before, draft, stopped } = busy;
   const cut = stopped && view.text !== null && view.text !== turn.content;
+  const nothing = !begun() && view.finish !== "stop";
   busy = null;
   say("chat-note", "");
   say("chat-error", view.error);
-  if (!turn.content && view.finish !== "stop") {
-    conversation.turns = before; // nothing came: the page is as it was, and the text is in the box again
-    if (draft) fill(draft);
+  if (nothing) {
+    conversation.turns = before; // the page is as it was, and the text is in the box again
+    if (draft) fill(beforeTyped(draft));
   } else {
     const { figures = null, remote = false, prompt = "", seed = null, repo = "", revision = "" } = view;
     const ended = cut ? "cancelled" : view.finish || "cancelled";
@@ -113,6 +127,11 @@ function written(kind) {
   return part(kind === "system" ? "system-prompt" : "message").querySelector("textarea").value;
 }
 
+// A message that has no reply, and what was typed since.
+function beforeTyped(draft) {
+  return [draft, written("message")].filter(Boolean).join("\n\n");
+}
+
 function usePrompt(kind, text) {
   if (kind === "message") {
     fill(text);
@@ -123,13 +142,14 @@ function usePrompt(kind, text) {
   trigger("preset");
 }
 
-// What Gradio says of a thumb: of which message, and which.
-function rate({ message: place, rating }) {
-  const turn = conversation.turns[places[place]];
+// What Gradio says of a thumb: of which message, and which. By then another conversation may be on the screen.
+function rate({ shown: { id, places }, message: place, rating }) {
+  const { turns } = id === conversation.id ? conversation : (store.read(id) ?? fresh());
+  const turn = turns[places[place]];
   if (!turn) return;
   if (turn.rating === rating || !rating) delete turn.rating;
   else turn.rating = rating;
-  change(conversation.id, { turns: conversation.turns });
+  change(id, { turns });
   show();
 }
 
@@ -164,14 +184,16 @@ function show() {
 function leave() {
   if (!busy) return;
   window.llamaDemo.stop();
-  lastTurn().finish = "cancelled";
+  if (begun() || busy.draft) lastTurn().finish = "cancelled";
+  else conversation.turns = busy.before;
   keep();
 }
 
 // Another conversation comes onto the screen, or a new one; a drawer that is open stays so.
-function turnTo(found) {
+function turnTo(id) {
   leave();
   busy = null;
+  const found = store.read(id);
   conversation = found ? copyOf(found) : fresh();
   store.setCurrent(conversation.id);
   say("chat-note", "");
@@ -181,8 +203,8 @@ function turnTo(found) {
   if (conversation.settings) trigger("restore");
 }
 
-function open(found) {
-  turnTo(found);
+function open(id) {
+  if (id !== conversation.id) turnTo(id);
   closeDrawers();
   focusBox();
 }
@@ -195,6 +217,7 @@ window.llamaDemo = {
     places = view.places;
     return [{ __type__: "update", value: view.messages, feedback_value: view.ratings }];
   },
+  shown: () => ({ id: conversation.id, places }),
   filled: () => toFill,
   preset: () => preset,
   restored: () => settingsValues(conversation.settings ?? untouched),
@@ -237,11 +260,11 @@ window.llamaDemo = {
   stop() {
     if (!busy || busy.stopped) return;
     busy.stopped = true;
-    server.stop(busy.id).catch(() => window.llamaDemo.ended());
+    const { id } = busy;
+    server.stop(id).catch(() => lost(id));
   },
-  ended() {
-    if (busy) update({ id: busy.id, text: null, note: "", error: words.lost, finish: "cancelled", done: true });
-  },
+  // Gradio's end of the oldest request: by then another one may be on its way.
+  ended: () => lost(awaiting.shift()),
   fresh: () => open(null),
   closeDrawers,
   prompts: () => library.open(),
@@ -264,7 +287,7 @@ window.llamaDemo = {
 setInterval(() => {
   if (busy && Date.now() - busy.heard > SILENCE) window.dispatchEvent(new CustomEvent("llama-demo:status"));
 }, SILENCE);
-window.addEventListener("llama-demo:away", () => window.llamaDemo.ended());
+window.addEventListener("llama-demo:away", () => lost(busy?.id));
 
 window.addEventListener("llama-demo:model", ({ detail }) => (chosen = detail));
 
@@ -288,7 +311,13 @@ function speak(value) {
 }
 
 watch("value", () => hear(props.value));
-store.onChange(list.draw);
+store.onChange((id) => {
+  list.draw();
+  const changed = store.read(id);
+  if (busy || id !== conversation.id || !changed) return; // what was deleted elsewhere stays on the screen
+  conversation = copyOf(changed);
+  show();
+});
 
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || !part("chat")?.checkVisibility()) return;
@@ -306,7 +335,8 @@ document.addEventListener("copy", (event) => {
   event.preventDefault();
 });
 window.addEventListener("pagehide", () => {
-  if (busy && lastTurn().content) {
+  if (part("message")) store.keepDraft(beforeTyped(busy && !begun() ? busy.draft : ""));
+  if (busy && begun()) {
     lastTurn().finish = "cancelled";
     keep();
   }
@@ -334,5 +364,6 @@ whenMounted("message", focusBox);
 const linked = followLink();
 if (linked && !models.includes(linked)) say("chat-error", filled(words.link_no_model, { model: linked.slice(0, TITLE) }));
 else if (linked) conversation.settings = { ...(conversation.settings ?? untouched), model: linked };
+whenReady("chat", () => fillBox("chat", store.takeDraft()));
 show();
 whenMounted("seed", () => trigger("restore")); // without it Gradio shows an empty seed as 0

@@ -119,15 +119,25 @@ def build_chat(runtime: Runtime, wording: Wording, model: Any) -> None:
     _connect(bridge.fill, "filled", outputs=[box])
     _connect(bridge.preset, "preset", outputs=controls[:1])
     _connect(bridge.restore, "restored", outputs=everything)
-    chatbot.like(rated, outputs=[bridge], queue=False, concurrency_limit=None, **_HIDDEN)
+    shown = gr.JSON(visible=False)
+    chatbot.like(
+        rated,
+        js="() => window.llamaDemo.shown()",
+        inputs=[shown],
+        outputs=[bridge],
+        queue=False,
+        concurrency_limit=None,
+        **_HIDDEN,
+    )
     _ask(bridge, replies)
 
 
-def rated(event: gr.LikeData) -> dict[str, Any]:
-    """Which message the visitor gave a thumb: the page's script keeps it. None of the text is looked at."""
+def rated(shown: Any, event: gr.LikeData) -> dict[str, Any]:
+    """Which message the visitor gave a thumb: the page's script keeps it. None of the text is looked at. `shown` is
+    the script's own note of what it is in, which comes back with it."""
     place = event.index[0] if isinstance(event.index, (list, tuple)) else event.index
     rating = {True: "like", False: "dislike"}.get(event.liked) if isinstance(event.liked, bool) else None
-    return {"rated": {"message": place, "rating": rating, "id": secrets.token_hex(4)}}
+    return {"rated": {"shown": shown, "message": place, "rating": rating, "id": secrets.token_hex(4)}}
 
 
 def _connect(event: Any, name: str, inputs: Sequence[Any] = (), outputs: Sequence[Any] = ()) -> None:

@@ -57,7 +57,7 @@ function conversationList(store, page) {
       let kept = true;
       for (const conversation of found) {
         const same = store.read(conversation.id);
-        if (same && JSON.stringify(same.turns) === JSON.stringify(conversation.turns)) continue;
+        if (same && JSON.stringify(readConversation(same).turns) === JSON.stringify(conversation.turns)) continue;
         if (same) conversation.id = randomId();
         kept = store.write(conversation) && kept;
       }
@@ -93,7 +93,7 @@ function conversationList(store, page) {
       item.append(field(conversation));
       return item;
     }
-    const button = make("button", { className: "title", onclick: () => page.open(store.read(id)) }, name);
+    const button = make("button", { className: "title", onclick: () => page.open(id) }, name);
     if (id === page.current()) button.setAttribute("aria-current", "true");
     const open = unfolded === id;
     const unfold = () => {

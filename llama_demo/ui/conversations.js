@@ -3,6 +3,7 @@
 function openConversations() {
   const prefix = "llama-demo.conversation.";
   const currentKey = "llama-demo.current";
+  const draftKey = "llama-demo.draft";
   const known = new Map();
 
   function area(name) {
@@ -69,12 +70,29 @@ function openConversations() {
         // A reload will begin with a new conversation.
       }
     },
-    // Tells when another tab of this browser changed something.
+    // A message that has no reply yet, for the page that a reload brings.
+    keepDraft(text) {
+      try {
+        area("sessionStorage").setItem(draftKey, text);
+      } catch {
+        // A reload will begin with an empty box.
+      }
+    },
+    takeDraft() {
+      try {
+        const text = area("sessionStorage").getItem(draftKey);
+        area("sessionStorage").removeItem(draftKey);
+        return text ?? "";
+      } catch {
+        return "";
+      }
+    },
+    // Tells which conversation another tab of this browser changed.
     onChange(callback) {
       window.addEventListener("storage", (event) => {
         if (!event.key?.startsWith(prefix)) return;
         load(event.key, event.newValue);
-        callback();
+        callback(event.key.slice(prefix.length));
       });
     },
   };

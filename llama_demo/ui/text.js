@@ -13,6 +13,7 @@ const awaiting = [];
 let request = null;
 let busy = null;
 let cards = null;
+let compared = [];
 let sides = [];
 let figured = null;
 let settingsShown = null;
@@ -36,19 +37,30 @@ function read() {
   }
 }
 
+// Whether something was done here: else what is kept may be newer, from another tab of the browser.
+let changed = false;
 let saving = 0;
 function save() {
+  changed = true;
   clearTimeout(saving);
   saving = setTimeout(saveNow, 300);
 }
 
 function saveNow() {
   clearTimeout(saving);
+  if (!changed) return;
   try {
     localStorage.setItem(KEY, JSON.stringify({ ...state, settings }));
   } catch {
     if (!part("text-error").textContent) say("text-error", words.not_kept);
   }
+}
+
+// A page where nothing was done goes on with what another one stored; the tokens on its screen would be another text's.
+function follow({ key }) {
+  if (key !== KEY || changed) return;
+  state = { ...read(), sides: state.sides, view: state.view === "tokens" ? "text" : state.view };
+  show();
 }
 
 // Does `action` with the controls as they are: Gradio gives their values to `start`.
@@ -76,8 +88,11 @@ function stopList() {
 function ask(data, meta) {
   busy = { id: randomId(), heard: Date.now(), stopped: false, ...meta };
   request = { id: busy.id, language: window.llamaDemoLanguage, ...data };
-  say("text-error", "");
-  if (meta.kind !== "score") sayFigures(null);
+  if (meta.said === undefined) say("text-error", "");
+  if (meta.kind !== "score") {
+    changed = true;
+    sayFigures(null);
+  }
   if (meta.kind === "complete") cards = null;
   awaiting.push(busy.id);
   show();
@@ -119,7 +134,7 @@ function update(view) {
   busy.heard = Date.now();
   const asked = busy;
   if (view.done) busy = null;
-  say("text-note", view.done ? "" : view.note);
+  say("text-note", (view.done ? "" : view.note) || (asked.said ?? ""));
   if (view.error) say("text-error", view.error);
   if (asked.kind === "score") scored(asked, view);
   else if (asked.kind === "compare") sides = view.sides ?? sides;
@@ -174,14 +189,14 @@ function finish(asked) {
     return;
   }
   if (made[0]) {
-    open(made[0]);
+    open(made[0], readTokensAfter);
     return;
   }
   const before = state.past.pop();
   if (before) Object.assign(state, before);
   box.value = state.text;
   if (side && !side.error && parts.some(({ finish: end }) => end === "stop")) say("text-note", words.nothing);
-  if (asked.live !== null && asked.live !== undefined) begin(readTokens);
+  if (asked.live !== null && asked.live !== undefined) begin(readTokensAfter);
 }
 
 // Of what was made last, or of nothing; again where the language changes.
@@ -323,7 +338,7 @@ window.llamaDemoText = {
   take(text) {
     keepTyped();
     remember();
-    Object.assign(state, { text, mark: null, branch: null });
+    Object.assign(state, { text, mark: null, branch: null, view: "text" });
     box.value = text;
     save();
     show();
@@ -374,6 +389,7 @@ setInterval(() => {
 window.addEventListener("llama-demo:away", lost);
 window.addEventListener("llama-demo:tokens", openChat);
 window.addEventListener("pagehide", saveNow);
+window.addEventListener("storage", follow);
 watch("value", () => (props.value?.words ? speak(props.value) : update(props.value)));
 
 if (state.settings) settings = { ...settings, ...state.settings, model: settings.model };

@@ -25,14 +25,14 @@ function addBranch(branch) {
   return made;
 }
 
-function open(branch) {
+function open(branch, reading = readTokens) {
   state.text = branch.text;
   state.mark = branch.from < branch.text.length && (branch.ids || branch.written) ? [branch.from, branch.text.length] : null;
   state.branch = branch.id;
   box.value = state.text;
   save();
   show();
-  if (state.view === "tokens") begin(readTokens);
+  if (state.view === "tokens") begin(reading);
 }
 
 // What another server wrote has no ids, nor has what broke off: it is a text that goes on as a text.

@@ -11,7 +11,7 @@ function defaultSides() {
 
 function compare() {
   const seed = settings.sampling.seed ?? Math.floor(Math.random() * 2 ** 31);
-  const asked = state.sides.map(({ model: name, chat, temperature }) =>
+  compared = state.sides.map(({ model: name, chat, temperature }) =>
     sideRequest(state.text, {
       model: name,
       as_chat: chat,
@@ -20,17 +20,18 @@ function compare() {
     }),
   );
   sides = [];
-  ask({ kind: "complete", sides: asked }, { kind: "compare" });
+  ask({ kind: "complete", sides: compared }, { kind: "compare" });
 }
 
 function drawSides() {
-  const drawn = state.sides.map((side, index) => {
+  const drawn = state.sides.map((_, index) => {
     const { note = "", error = "", parts = [] } = sides[index] ?? {};
     const one = parts[0];
     const taken = () => {
-      state.chat = side.chat;
-      const prefix = side.chat ? `${state.text.trimEnd()}\n\n` : state.text;
-      const meta = { prefix, from: prefix.length, fresh: side.chat, head: 0, headText: 0, chat: side.chat };
+      const { prompt, as_chat: chat } = compared[index];
+      state.chat = chat;
+      const prefix = chat ? `${prompt.trimEnd()}\n\n` : prompt;
+      const meta = { prefix, from: prefix.length, fresh: chat, head: 0, headText: 0, chat };
       const branch = keep(meta, sides[index], one);
       state.view = "text";
       take(branch);

@@ -18,10 +18,15 @@ function choose(index, id) {
   });
 }
 
-function readTokens() {
+// What a continuation said as it ended stays while the tokens that it made are read.
+function readTokensAfter() {
+  readTokens(part("text-note").textContent);
+}
+
+function readTokens(said) {
   const branch = current();
   const chat = window.llamaDemoTokens;
-  const meta = { kind: "score", head: 0, headText: 0, newFrom: state.mark?.[0] ?? Infinity };
+  const meta = { kind: "score", head: 0, headText: 0, newFrom: state.mark?.[0] ?? Infinity, said };
   const data = { kind: "score", model: settings.model };
   if (chat) {
     delete window.llamaDemoTokens;

@@ -6,7 +6,7 @@ import random
 from itertools import pairwise
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, expect
+from playwright.sync_api import Browser, BrowserContext, Route, expect
 
 from llama_demo import prompts
 from llama_demo.detokenize import PieceStream
@@ -29,6 +29,9 @@ PROMPTS = (
 """Answered in prose: of a numbered list the page shows the numbers outside the text that a browser reads."""
 LENGTH = 40
 LONG = "Write a very long story about a dog called Biscuit who walks from Seoul to Busan."
+TOO_LONG = "x" * 150_000
+REPLIES = "**/queue/join**"
+"""Where the page asks for a reply."""
 
 
 def test_the_capital_of_south_korea_streams_in_and_is_seoul(chat: ChatPage) -> None:
@@ -99,6 +102,20 @@ def test_retry_asks_the_same_question_again(chat: ChatPage) -> None:
     assert turns[0]["content"] == "Tell me a story."
 
 
+@pytest.mark.parametrize("again", ["#continue", "#conversation button[aria-label=Retry]"])
+def test_a_reply_asked_again_and_left_before_its_first_word_is_as_it_was(chat: ChatPage, again: str) -> None:
+    chat.greedy(8)
+    chat.ask("Name the days of the week.")
+    before = chat.last_turn()
+    chat.set_number("max-new-tokens", 20)
+    chat.page.route(REPLIES, lambda _: None)
+    chat.page.click(again)
+    chat.page.wait_for_selector("body.chat-busy")
+    chat.page.click("#new-conversation")
+    chat.wait_until_idle()
+    assert chat.last_turn() == before
+
+
 def test_an_edited_message_is_answered_anew_and_what_followed_it_goes(chat: ChatPage) -> None:
     chat.greedy(LENGTH)
     chat.ask("What is the capital of France?")
@@ -134,6 +151,17 @@ def test_a_reply_cut_at_its_length_goes_on(chat: ChatPage) -> None:
     assert whole.startswith(cut[:10])
     assert len(whole) > len(cut)
     assert [turn["role"] for turn in chat.stored()[0]["turns"]] == ["user", "assistant"]
+
+
+def test_a_continue_that_is_refused_leaves_the_reply_as_it_was(chat: ChatPage) -> None:
+    chat.greedy(8)
+    chat.ask("Name the days of the week.")
+    before = chat.last_turn()
+    chat.page.fill("#system-prompt textarea", TOO_LONG)
+    chat.page.click("#continue")
+    expect(chat.page.locator("#chat-error")).not_to_be_empty()
+    assert chat.last_turn() == before
+    assert "cut at the length limit" in chat.conversation
 
 
 def test_the_exact_prompt_is_one_click_away(chat: ChatPage) -> None:
@@ -237,13 +265,78 @@ def test_earlier_conversations_are_one_click_away(chat: ChatPage) -> None:
     expect(chat.page.locator("#conversation")).not_to_contain_text("Hamlet")
 
 
-@pytest.mark.parametrize("text", ["   ", "x" * 150_000])
+def test_the_open_conversation_clicked_in_mid_reply_stays_and_goes_on(chat: ChatPage) -> None:
+    chat.greedy(8)
+    chat.ask("What colour is grass?")
+    chat.set_number("max-new-tokens", 2000)
+    chat.send(LONG)
+    chat.wait_for_text(20)
+    chat.page.click("#conversation-list [aria-current]")
+    chat.wait_for_text(len(chat.reply_so_far()) + 40)
+    chat.page.click("#stop")
+    chat.wait_until_idle()
+    assert [turn["content"] for turn in chat.stored()[0]["turns"][::2]] == ["What colour is grass?", LONG]
+
+
+@pytest.mark.parametrize("text", ["   ", TOO_LONG])
 def test_bad_input_is_said_in_place_and_the_text_stays(chat: ChatPage, text: str) -> None:
     chat.send(text)
     expect(chat.page.locator("#chat-error")).not_to_be_empty()
     expect(chat.box).to_have_value(text)
     assert chat.error.count("\n") == 0
     assert not chat.stored()
+
+
+def test_a_message_that_is_refused_comes_back_before_what_was_typed_since(chat: ChatPage) -> None:
+    def type_meanwhile(route: Route) -> None:
+        expect(chat.box).to_have_value("")
+        chat.box.fill("And then?")
+        route.continue_()
+
+    chat.page.route(REPLIES, type_meanwhile)
+    chat.send(TOO_LONG)
+    expect(chat.box).to_have_value(f"{TOO_LONG}\n\nAnd then?")
+
+
+def test_a_message_without_a_reply_is_in_the_box_after_a_reload(chat: ChatPage) -> None:
+    chat.page.route(REPLIES, lambda _: None)
+    chat.send(LONG)
+    chat.page.wait_for_selector("body.chat-busy")
+    expect(chat.box).to_have_value("")
+    chat.box.fill("And then?")
+    for _ in range(2):
+        chat.reload()
+        expect(chat.box).to_have_value(f"{LONG}\n\nAnd then?")
+        assert chat.page.evaluate("sessionStorage['llama-demo.draft']") is None
+    assert not chat.stored()
+
+
+def test_the_late_end_of_a_reply_that_was_left_leaves_the_next_one_alone(chat: ChatPage) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    chat.greedy(LENGTH)
+    chat.page.route(REPLIES, hold)
+    with chat.page.expect_request(REPLIES):
+        chat.send(TOO_LONG)
+    chat.page.click("#new-conversation")
+    chat.wait_until_idle()
+    with chat.page.expect_request(REPLIES):
+        chat.page.locator("#examples button").first.click()
+    chat.page.evaluate(
+        """() => {
+          const { ended } = window.llamaDemo;
+          window.firstEnd = new Promise((come) => (window.llamaDemo.ended = () => come(ended())));
+        }"""
+    )
+    held[0].continue_()
+    chat.page.evaluate("() => window.firstEnd")
+    expect(chat.page.locator("body.chat-busy")).to_be_visible()
+    held[1].continue_()
+    assert chat.whole_reply()
+    assert not chat.error
 
 
 def test_hostile_markup_is_shown_as_text_and_does_not_run(chat: ChatPage) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Download, FilePayload, Locator, expect
+from playwright.sync_api import Browser, BrowserContext, Download, FilePayload, Locator, Route, expect
 
 from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import Served, watched_context
@@ -147,6 +147,16 @@ def test_an_exported_conversation_is_the_same_in_another_browser(panel: Panel, e
     assert elsewhere.chat.stored() == [HAMLET]
 
 
+@pytest.mark.parametrize("kind", ["JSON", "Markdown"])
+def test_what_was_exported_in_this_visit_is_not_taken_twice(chat: ChatPage, kind: str) -> None:
+    panel = Panel(chat)
+    chat.greedy(4)
+    chat.ask("What colour is grass?")
+    panel.take("own.txt", content(panel.export("grass", kind)))
+    expect(panel.note).to_contain_text("Imported")
+    expect(panel.titles).to_have_text(["What colour is grass?"])
+
+
 def test_all_conversations_go_into_one_file_and_one_of_the_same_name_does_not_replace_another(
     panel: Panel, elsewhere: Panel
 ) -> None:
@@ -225,6 +235,21 @@ def test_a_thumb_is_kept_with_the_conversation_and_can_be_taken_back(panel: Pane
     assert b'"rating": "like"' in content(panel.export("Hamlet", "JSON"))
 
 
+def test_a_thumb_that_comes_late_is_kept_with_its_own_conversation(panel: Panel) -> None:
+    def turn_away(route: Route) -> None:
+        panel.titles.filter(has_text="grass").click()
+        expect(panel.page.locator("#conversation")).to_contain_text("It is green.")
+        route.continue_()
+
+    panel.titles.filter(has_text="Hamlet").click()
+    row = panel.page.locator("#conversation .bot-row").first
+    expect(row).to_contain_text("Shakespeare did.")
+    panel.page.route("**/run/predict**", turn_away)
+    row.get_by_role("button", name="Dislike", exact=True).click()
+    panel.page.wait_for_function("Object.values(localStorage).join().includes('\"dislike\"')")
+    assert [one["turns"][1].get("rating") for one in panel.chat.stored()] == [None, "dislike"]
+
+
 def test_what_is_asked_is_kept_with_model_seed_and_parameters(chat: ChatPage) -> None:
     chat.greedy(4)
     chat.set_number("seed", 11)
@@ -244,6 +269,27 @@ def test_another_conversation_opened_in_mid_reply_loses_nothing(panel: Panel) ->
     panel.titles.filter(has_text="grass").click()
     expect(panel.page.locator("#conversation")).to_contain_text("It is green.")
     assert "Write a very long story." in [one["turns"][0]["content"] for one in panel.chat.stored()]
+
+
+def test_a_conversation_open_in_two_tabs_loses_no_turn(context: BrowserContext, served: Served) -> None:
+    one = Panel(ChatPage(context.new_page(), served.address), GRASS)
+    two = Panel(ChatPage(context.new_page(), served.address))
+    for panel in (one, two):
+        panel.page.bring_to_front()
+        panel.titles.click()
+        panel.chat.greedy(4)
+    for panel, question in ((one, "And the sky?"), (two, "And the sea?"), (one, "And the moon?")):
+        panel.page.bring_to_front()
+        panel.chat.ask(question)
+    asked = ["What colour is grass?", "And the sky?", "And the sea?", "And the moon?"]
+    assert [turn["content"] for turn in two.chat.stored()[0]["turns"][::2]] == asked
+    two.page.bring_to_front()
+    expect(two.page.locator("#conversation")).to_contain_text("And the moon?")
+    two.act("grass", "Delete")
+    one.page.bring_to_front()
+    expect(one.titles).to_have_count(0)
+    one.chat.ask("Are you still there?")
+    assert [turn["content"] for turn in one.chat.stored()[0]["turns"][::2]] == [*asked, "Are you still there?"]
 
 
 def test_prompts_of_the_library_go_where_they_belong(chat: ChatPage) -> None:

@@ -24,6 +24,18 @@ def test_a_link_opens_its_tab_with_its_prompt_and_sends_nothing(context: Browser
     expect(text.page.locator("#message textarea")).to_be_visible()
 
 
+def test_a_link_s_prompt_is_in_sight_though_tokens_were(context: BrowserContext, served: Served) -> None:
+    text = TextPage(context.new_page(), served.address)
+    text.box.fill("My own beginning")
+    text.read_tokens()
+    text.page.goto(f"{served.address}/?tab=text&prompt=Once%20upon")
+    expect(text.box).to_have_value("Once upon")
+    expect(text.box).to_be_visible()
+    text.wait_until_idle()
+    text.read_tokens()
+    assert text.token_text() == "Once upon"
+
+
 def test_a_copied_link_carries_tab_model_and_text_but_no_secret_of_the_address(
     context: BrowserContext, served: Served
 ) -> None:

@@ -131,6 +131,21 @@ def test_a_comparison_streams_raw_text_and_the_template_side_by_side(text: TextP
     assert text.new_part == reply
 
 
+def test_a_side_is_taken_with_what_it_was_asked(text: TextPage) -> None:
+    text.greedy(8)
+    text.box.fill(PROMPT)
+    text.view("compare")
+    text.go()
+    side = text.page.locator("#compare-view .card").first
+    written = side.locator(".card-text").text_content() or ""
+    text.box.fill("The capital of Spain is")
+    side.locator("select").nth(1).select_option("chat")
+    side.get_by_role("button", name="Take this one").click()
+    assert text.text == PROMPT + written
+    expect(text.page.locator("#text-mode input[value=raw]")).to_be_checked()
+    expect(text.branches.filter(has_text="Spain")).to_have_count(1)
+
+
 def test_alternatives_come_side_by_side_and_one_is_taken_by_a_click(text: TextPage) -> None:
     text.set_number("n", 3)
     text.set_number("temperature", 1.2)
@@ -302,6 +317,40 @@ def test_the_text_its_branches_and_its_settings_survive_a_reload(text: TextPage)
     assert text.stored()["text"].count(" And so") == 1
 
 
+def test_a_page_where_nothing_was_done_follows_another_one(context: BrowserContext, served: Served) -> None:
+    """Also where it has read the tokens of the text that it found."""
+    first = TextPage(context.new_page(), served.address)
+    first.box.fill(PROMPT)
+    first.read_tokens()
+    second = TextPage(context.new_page(), served.address)
+    second.wait_for_tokens()
+    first.view("text")
+    first.box.fill(STORY)
+    expect(second.box).to_have_value(STORY)
+    expect(second.box).to_be_visible()
+    second.reload()
+    assert second.text == STORY
+    second.box.fill("My own beginning")
+    second.page.evaluate("() => { window.heard = new Promise((heard) => addEventListener('storage', heard)) }")
+    first.box.fill(PROMPT)
+    second.page.evaluate("window.heard.then(() => true)")
+    assert second.text == "My own beginning"
+
+
+def test_a_page_where_nothing_was_done_leaves_what_another_one_wrote(context: BrowserContext, served: Served) -> None:
+    first = TextPage(context.new_page(), served.address)
+    page = context.new_page()
+    page.add_init_script("addEventListener('storage', (event) => event.stopImmediatePropagation())")
+    second = TextPage(page, served.address)
+    first.box.fill(STORY)
+    first.stored()
+    second.reload()
+    assert second.text == STORY
+    first.box.fill(PROMPT)
+    first.reload()
+    assert first.text == PROMPT
+
+
 def test_an_edited_prompt_keeps_the_new_part_marked(text: TextPage) -> None:
     text.greedy(8)
     text.box.fill(PROMPT)
@@ -352,6 +401,29 @@ def test_a_text_that_is_too_long_is_said_in_place_and_stays(text: TextPage) -> N
     text.go()
     assert text.error == ""
     expect(text.page.locator("#text-stats")).to_contain_text("were left out")
+
+
+@pytest.mark.parametrize(
+    ("button", "stops", "place", "said"),
+    [
+        ("#text-go", "\n".join(f"stop {number}" for number in range(60)), "#text-error", "stop"),
+        ("#text-again", None, "#text-note", "nothing to add"),
+    ],
+    ids=["refused", "nothing"],
+)
+def test_what_is_said_in_the_token_view_outlasts_the_reading_that_follows(
+    text: TextPage, button: str, stops: str | None, place: str, said: str
+) -> None:
+    text.greedy(8)
+    text.box.fill(PROMPT)
+    text.go()
+    first_letters = text.new_part[:3]
+    text.read_tokens()
+    text.page.fill("#text-stops textarea", stops or first_letters)
+    text.mark_tokens()
+    text.go(button=button)
+    text.wait_for_other_tokens()
+    expect(text.page.locator(place)).to_contain_text(said)
 
 
 def test_half_characters_show_their_bytes(text: TextPage) -> None:

@@ -94,6 +94,14 @@ class TextPage(TabPage):
         self.wait_until_idle()
         expect(self.page.locator("#tokens .live")).to_have_count(0, timeout=SECONDS)
 
+    def mark_tokens(self) -> None:
+        self.tokens.first.evaluate("token => token.classList.add('seen')")
+
+    def wait_for_other_tokens(self) -> None:
+        """Than those that were marked."""
+        expect(self.page.locator("#tokens .seen")).to_have_count(0, timeout=SECONDS)
+        self.wait_for_tokens()
+
     def token_text(self) -> str:
         return "".join(self.tokens.all_text_contents()).replace("⏎\n", "\n")
 
