@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama_demo.classify.examples import MOST_CHARACTERS, MOST_EXAMPLES
-from llama_demo.errors import EmptyTable, MissingColumn, TableTooLarge, TooManyRows
+from llama_demo.errors import EmptyTable, MissingColumn, OneColumn, TableTooLarge, TooManyRows
 from llama_demo.tables import CsvTable, JsonlTable, Table, open_table
 from llama_demo.values import check_text
 
@@ -63,7 +63,7 @@ def _labelled(table: Table, text_column: str, label_column: str) -> Labelled:
         raise EmptyTable(table.title)
     columns = table.columns
     if len(columns) < 2:
-        raise MissingColumn(table.title, 1, label_column or _LABEL_NAMES[0], columns)
+        raise OneColumn(table.title)
     label = _place(table, label_column) if label_column else _label_place(columns, records)
     text = _place(table, text_column) if text_column else _text_place(columns, records, label)
     if isinstance(table, CsvTable) and any(record[label] == columns[label] for record in records):

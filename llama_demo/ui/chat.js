@@ -50,7 +50,7 @@ function ask(turns, values, { draft = "", continueLast = false } = {}) {
   conversation.turns = turns;
   if (!continueLast) turns.push({ role: "assistant", content: "" });
   const { model, system_prompt, sampling } = settings;
-  Object.assign(turns.at(-1), { model, system_prompt, sampling });
+  Object.assign(turns.at(-1), { model, system_prompt, sampling, figures: null });
   say("chat-error", "");
   awaiting.push(busy.id);
   show();
@@ -82,7 +82,7 @@ function update(view) {
 
 function finish(view) {
   const turn = lastTurn();
-  const { before, draft, stopped } = busy;
+  const { before, start, draft, stopped } = busy;
   const cut = stopped && view.text !== null && view.text !== turn.content;
   const nothing = !begun() && view.finish !== "stop";
   busy = null;
@@ -94,6 +94,7 @@ function finish(view) {
   } else {
     const { figures = null, remote = false, prompt = "", seed = null, repo = "", revision = "" } = view;
     const ended = cut ? "cancelled" : view.finish || "cancelled";
+    if (figures && start) figures.written += before.at(-1).figures?.written ?? 0;
     Object.assign(turn, { figures, remote, prompt, seed, repo, revision, finish: ended });
     for (const earlier of conversation.turns.slice(0, -1)) delete earlier.prompt; // the newest contains them
   }
@@ -147,8 +148,8 @@ function rate({ shown: { id, places }, message: place, rating }) {
   const { turns } = id === conversation.id ? conversation : (store.read(id) ?? fresh());
   const turn = turns[places[place]];
   if (!turn) return;
-  if (turn.rating === rating || !rating) delete turn.rating;
-  else turn.rating = rating;
+  if (rating) turn.rating = rating;
+  else delete turn.rating;
   change(id, { turns });
   show();
 }

@@ -53,7 +53,7 @@ function chatMessages(turns, words) {
     const add = (...parts) => {
       messages.push(message(turn.role, ...parts));
       places.push(index);
-      ratings.push(null);
+      if (turn.role === "assistant") ratings.push(null); // Gradio counts these alone
     };
     if (turn.role !== "assistant") {
       add(shown(turn.content));

@@ -34,7 +34,7 @@ class TrainView:
             max_lines=12,
             elem_id="train-pasted",
         )
-        file = wording.make(gr.File, {"label": "classify.file"}, file_count="single", height=110, elem_id="train-file")
+        file = wording.make(gr.File, {"label": "classify.file"}, file_count="single", height=150, elem_id="train-file")
         with wording.make(gr.Accordion, {"label": "classify.options"}, open=False, elem_id="train-options"):
             columns = [
                 self._box(wording, name, "classify.column_found", f"train-{name.replace('_', '-')}")

@@ -123,7 +123,7 @@ def _components(runtime: Runtime, wording: Wording, own: Sequence[Any], prefix: 
     wording.make(gr.Markdown, partial(_intro, public=runtime.settings.public), elem_classes="intro")
     kinds = [*CSV_NAMES, *JSONL_NAMES]
     source = wording.make(
-        gr.File, {"label": "files.source"}, file_types=kinds, height=110, elem_id=f"{prefix}-file-source"
+        gr.File, {"label": "files.source"}, file_types=kinds, height=150, elem_id=f"{prefix}-file-source"
     )
     column = wording.make(
         gr.Dropdown, {"label": "files.column"}, choices=[], visible=False, elem_id=f"{prefix}-file-column"

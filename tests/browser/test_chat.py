@@ -153,6 +153,22 @@ def test_a_reply_cut_at_its_length_goes_on(chat: ChatPage) -> None:
     assert [turn["role"] for turn in chat.stored()[0]["turns"]] == ["user", "assistant"]
 
 
+def test_the_figures_of_a_continued_reply_are_of_the_whole_and_not_of_what_is_being_written(chat: ChatPage) -> None:
+    figures = chat.page.locator("#conversation .thought-group")
+    chat.greedy(6)
+    reply = chat.ask("Write a story.")
+    expect(figures).to_contain_text("6 tokens")
+    chat.set_number("max-new-tokens", 2000)
+    chat.page.click("#continue")
+    expect(figures).to_have_count(0)
+    chat.wait_for_text(len(reply) + 20)
+    chat.page.click("#stop")
+    chat.wait_until_idle()
+    written = chat.last_turn()["figures"]["written"]
+    assert written > 6
+    expect(figures).to_contain_text(f"{written} tokens · stopped")
+
+
 def test_a_continue_that_is_refused_leaves_the_reply_as_it_was(chat: ChatPage) -> None:
     chat.greedy(8)
     chat.ask("Name the days of the week.")

@@ -233,6 +233,26 @@ def test_a_thumb_is_kept_with_the_conversation_and_can_be_taken_back(panel: Pane
     row.get_by_role("button", name="Like", exact=True).click()
     panel.page.wait_for_function("localStorage['llama-demo.conversation.hamlet'].includes('\"like\"')")
     assert b'"rating": "like"' in content(panel.export("Hamlet", "JSON"))
+    row.get_by_role("button", name="Liked", exact=True).click()
+    panel.page.wait_for_function("!localStorage['llama-demo.conversation.hamlet'].includes('rating')")
+
+
+def test_a_thumb_is_shown_at_its_own_reply_and_at_no_other(panel: Panel) -> None:
+    panel.chat.greedy(4)
+    panel.chat.ask("What colour is snow?")
+    first = panel.page.locator("#conversation .bot-row").first
+    liked = panel.page.locator("#conversation").get_by_role("button", name="Liked", exact=True).locator("visible=true")
+    first.get_by_role("button", name="Like", exact=True).click()
+    panel.page.wait_for_function("Object.values(localStorage).some((text) => text.includes('\"like\"'))")
+    panel.chat.ask("And the sky?")
+    expect(liked).to_have_count(1)
+    panel.titles.filter(has_text="Hamlet").click()
+    expect(panel.page.locator("#conversation")).to_contain_text("Hamlet")
+    expect(liked).to_have_count(0)
+    panel.chat.reload()
+    panel.titles.filter(has_text="snow").click()
+    expect(first.get_by_role("button", name="Liked", exact=True)).to_be_visible()
+    expect(liked).to_have_count(1)
 
 
 def test_a_thumb_that_comes_late_is_kept_with_its_own_conversation(panel: Panel) -> None:

@@ -14,11 +14,13 @@ from llama_demo.errors import (
     InvalidUnicode,
     MissingColumn,
     NotUtf8,
+    OneColumn,
     RaggedRow,
     TableTooLarge,
     TooManyRows,
     UnknownTableFormat,
 )
+from llama_demo.messages import messages
 
 PAIRS = [("a good day", "up"), ("a bad day", "down"), ("quite, quite good", "up"), ("worse than bad", "down")]
 ROWS = [{"text": text, "label": label} for text, label in PAIRS]
@@ -60,8 +62,12 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are() -> None:
     with pytest.raises(MissingColumn) as caught:
         read_pasted(lines(("text", "label"), *PAIRS), "it", label_column="mood")
     assert caught.value.columns == ("text", "label")
-    with pytest.raises(MissingColumn):
-        read_pasted("one\ntwo\n", "it")
+
+
+def test_lines_without_labels_are_refused_with_what_to_put_between() -> None:
+    with pytest.raises(OneColumn) as caught:
+        read_pasted("good stuff\nbad stuff\n", "it")
+    assert "a tab or a comma" in messages().error(caught.value)
 
 
 def test_numbers_are_labels_in_jsonl() -> None:

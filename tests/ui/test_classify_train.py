@@ -68,7 +68,7 @@ def test_a_file_is_read_instead_of_what_was_pasted(runtime: Runtime, tmp_path: P
         ({"pasted": PASTED + "\nnet and net\talone"}, "only this one has the label alone"),
         ({"pasted": PASTED + "\n\tsea"}, "its text is empty"),
         ({"pasted": PASTED + "\nnet and net\t "}, "has no label"),
-        ({"pasted": "one column\n" * 12}, "no column"),
+        ({"pasted": "one column\n" * 12}, "has no labels"),
         ({"pasted": "text,label\n"}, "has no rows"),
         ({"pasted": "a,b\nc,d,e\n"}, "the row has 3 cells"),
         ({"pasted": PASTED + "\ud800"}, "broken character"),
