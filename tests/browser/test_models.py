@@ -129,6 +129,7 @@ def test_unloading_gives_back_the_memory_that_the_card_said(context: BrowserCont
         model.get_by_role("button", name="Unload").click()
         expect(page.locator("#models-devices")).to_contain_text("no model is in memory", timeout=LOAD_MILLISECONDS)
         assert held - used() == pytest.approx(float(said[1]) * UNITS[said[2]], rel=0.1)
+        page.close()  # it asks how the models are, again and again
     finally:
         app.stop()
 
