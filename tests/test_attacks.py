@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+import safehttpx
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
@@ -296,6 +297,33 @@ def test_no_field_makes_the_server_fetch_an_address_or_read_a_file(
         assert "Traceback" not in text
     for path in (f"/gradio_api/proxy={secret}", f"/gradio_api/file={secret}", f"/gradio_api/file=proxy={secret}"):
         assert "internal secret" not in client.get(path, follow_redirects=False).text
+    assert Canary.asked == []
+
+
+@pytest.fixture
+def outside(canary: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The canary by a name that Gradio takes for an address of the internet, where it fetches from."""
+
+    async def known(_: str) -> str:
+        return "127.0.0.1"
+
+    monkeypatch.setattr(safehttpx, "async_validate_url", known)
+    Canary.asked.clear()
+    return f"http://canary.example:{canary.rpartition(':')[2]}"
+
+
+@pytest.mark.parametrize("path", ["file=", "file/"])
+def test_no_address_of_the_internet_is_passed_on(client: httpx.Client, outside: str, path: str) -> None:
+    for address in (outside, outside.replace("http:", "https:")):
+        answer = client.get(f"/gradio_api/{path}{address}/x.png")
+        assert answer.json()["error"]["code"] == "UnknownPath"
+    assert Canary.asked == []
+
+
+def test_no_address_of_the_internet_is_fetched_for_an_input(client: httpx.Client, outside: str) -> None:
+    file = {"path": f"{outside}/file", "meta": {"_type": "gradio.FileData"}}
+    asked = client.post("/gradio_api/call/score", json={"data": [file, "", 1]}).json()
+    assert "error" in client.get(f"/gradio_api/call/score/{asked['event_id']}").text
     assert Canary.asked == []
 
 

@@ -16,9 +16,9 @@ from importlib import util
 from pathlib import Path
 from traceback import extract_tb
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
-from gradio import queueing, routes, state_holder
+from gradio import processing_utils, queueing, routes, state_holder
 
 from llama_demo.observe import LOG
 
@@ -31,6 +31,7 @@ def patch_gradio() -> None:
     skip_matplotlib()
     keep_visits_small()
     reach_itself_directly()
+    fetch_nothing()
     shorten_complaints()
 
 
@@ -81,6 +82,16 @@ def reach_itself_directly() -> None:
     for name in ("NO_PROXY", "no_proxy"):
         there = list(filter(None, os.environ.get(name, "").split(",")))
         os.environ[name] = ",".join([*there, *(own for own in ("localhost", "127.0.0.1", "::1") if own not in there)])
+
+
+def fetch_nothing() -> None:
+    """Gradio fetches every public address that it finds in what it is sent, however large the answer is, before any
+    handler sees it; and passes on what is at an address that stands behind `file=`, as if it were this page's own."""
+    processing_utils.async_ssrf_protected_get = routes.secure_url_stream_response = _refuse
+
+
+async def _refuse(*_: object) -> NoReturn:
+    raise ValueError("nothing is fetched here")
 
 
 def shorten_complaints() -> None:

@@ -3,6 +3,8 @@ the second fails the patch may go."""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import logging
 import os
 import re
@@ -18,7 +20,7 @@ from typing import Any
 import gradio as gr
 import httpx
 import pytest
-from gradio import analytics, networking, queueing, route_utils, routes, utils
+from gradio import analytics, networking, processing_utils, queueing, route_utils, routes, utils
 from gradio_client import Client
 
 from llama_demo import ui
@@ -133,6 +135,14 @@ def test_the_page_is_reached_past_a_proxy(monkeypatch: pytest.MonkeyPatch, page:
     assert not networking.url_ok(page.local_url)
     patches.reach_itself_directly()
     assert networking.url_ok(page.local_url)
+
+
+def test_gradio_would_fetch_what_is_patched_away_by_the_names_that_are_patched() -> None:
+    patches.fetch_nothing()
+    assert "async_ssrf_protected_get(" in inspect.getsource(processing_utils.async_ssrf_protected_download)
+    assert "secure_url_stream_response(" in inspect.getsource(routes.App.create_app)
+    with pytest.raises(ValueError, match="nothing is fetched"):
+        asyncio.run(processing_utils.async_ssrf_protected_download("http://example.com/x", "/nowhere"))
 
 
 def test_the_server_looks_for_requests_less_often_than_gradio_would(page: Any, plain: Any) -> None:
