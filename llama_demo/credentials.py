@@ -6,6 +6,7 @@ are hashed with scrypt (RFC 7914) and a salt each, at the cost that OWASP's pass
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import re
@@ -63,7 +64,7 @@ class ApiKeys:
 
 
 class Users:
-    """The names and passwords of one file. `check` may be called from any thread, and blocks."""
+    """The names and passwords of one file. `check` may be called from any thread, and blocks; `checked` does not."""
 
     def __init__(self, path: Path) -> None:
         """Raises `BadCredentialFile`, with the line at fault."""
@@ -72,6 +73,10 @@ class Users:
         self._secret = secrets.token_bytes(32)
         self._verified: set[bytes] = set()
         self._turns = threading.BoundedSemaphore(_SIDE_BY_SIDE)
+
+    async def checked(self, name: str, password: str) -> bool:
+        """As `check`, while the loop goes on with others."""
+        return await asyncio.to_thread(self.check, name, password)
 
     def check(self, name: str, password: str) -> bool:
         """An unknown name takes as long as a wrong password; what was right once is known again at once."""

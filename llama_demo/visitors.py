@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import re
 import secrets
 import threading
@@ -32,6 +33,8 @@ ATTEMPT_SECONDS = 30.0
 """After which one more attempt is allowed."""
 _ADDRESSES = 10_000
 """Whose attempts are remembered: the newest ones."""
+_LINE_BITS = 64
+"""Of an IPv6 address, those that tell one line from another."""
 _OWN_ADDRESSES = ("", "127.0.0.1", "::1")
 _COOKIE = re.compile(r"[0-9a-f]{32}")
 
@@ -169,5 +172,15 @@ def visitor_key(kind: str, text: str) -> str:
 
 
 def address_of(request: Asked) -> str:
-    """Empty where the request came over no network."""
-    return "" if request.client is None else str(request.client.host)
+    """Empty where the request came over no network. Of IPv6 it is the network, in which one line has any number of
+    addresses; an IPv4 address in its form of IPv6 is that IPv4 address."""
+    host = "" if request.client is None else str(request.client.host)
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv4Address) or address.is_loopback:
+        return str(address)
+    if (within := address.ipv4_mapped) is not None:
+        return str(within)
+    return str(ipaddress.IPv6Network((int(address), _LINE_BITS), strict=False))

@@ -84,6 +84,19 @@ def test_an_address_is_that_of_the_network_and_never_this_machines_own() -> None
     assert not visitors.of(request("127.0.0.1")).address
 
 
+def test_all_addresses_of_one_ipv6_line_are_one_and_ipv4_is_itself_in_either_form() -> None:
+    visitors = Visitors(public=True, password="right")
+
+    def address(host: str) -> str:
+        return visitors.of(request(host)).address
+
+    assert address("2001:db8:1:2::1") == address("2001:db8:1:2:ffff:ffff:ffff:ffff")
+    assert address("2001:db8:1:2::1") != address("2001:db8:1:3::1")
+    assert address("::ffff:10.1.1.1") == address("10.1.1.1") != address("::ffff:10.1.1.2")
+    assert address("::1") == address("::ffff:127.0.0.1") == address("127.0.0.1") == ""
+    assert address("fe80::1%eth0") == address("fe80::2%eth1")
+
+
 def test_who_signed_in_is_no_owner_but_more_than_anybody() -> None:
     assert Visitors(public=True, password="").of(request(username="mina")).role is Role.SIGNED_IN
 

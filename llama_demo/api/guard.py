@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 from typing import TYPE_CHECKING
@@ -53,7 +52,7 @@ class Guard:
         if self._users is None or (self._keys is not None and not path.startswith(_MCP)):
             return None
         name, colon, password = _pair(scheme, given).partition(":")
-        known_user = bool(colon) and await asyncio.to_thread(self._users.check, name, password)
+        known_user = bool(colon) and await self._users.checked(name, password)
         return visitor_key("user", name) if known_user else None
 
 

@@ -78,7 +78,7 @@ def launch_options(runtime: Runtime) -> dict[str, Any]:
         "run_history": False,
         "enable_monitoring": False,
         "pwa": False,
-        "auth": None if runtime.users is None else runtime.users.check,
+        "auth": None if runtime.users is None else runtime.users.checked,
         "auth_message": runtime.messages()("page.sign_in"),
         "max_file_size": PUBLIC_BYTES if runtime.settings.public else None,
         "state_session_capacity": _SESSIONS,

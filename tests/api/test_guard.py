@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +25,7 @@ from llama_demo.messages import messages
 from llama_demo.visitors import CALLER
 from tests.api.conftest import launched
 from tests.ui.scripted import scripted
+from tests.waiting import PATIENCE_SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +42,36 @@ def page(users: Users) -> Iterator[str]:
     runtime.users = users
     with launched(runtime) as address:
         yield address
+
+
+class Turns:
+    """Of those who check passwords: who has come waits until all may go on."""
+
+    def __init__(self) -> None:
+        self.come, self.may_go = threading.Event(), threading.Event()
+
+    def acquire(self, timeout: float) -> bool:
+        self.come.set()
+        return self.may_go.wait(PATIENCE_SECONDS)
+
+    def release(self) -> None:
+        """Nobody else waits for it."""
+
+
+def test_while_a_password_is_checked_at_the_page_others_are_answered(
+    page: str, users: Users, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = Turns()
+    monkeypatch.setattr(users, "_turns", turns)
+    guess = {"username": "ann", "password": "wrong"}
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(httpx.post, f"{page}/login", data=guess, timeout=PATIENCE_SECONDS)
+        try:
+            assert turns.come.wait(PATIENCE_SECONDS)
+            assert httpx.get(f"{page}/config", timeout=PATIENCE_SECONDS / 2).status_code == 401
+        finally:
+            turns.may_go.set()
+        assert asked.result().status_code == 400
 
 
 @pytest.mark.parametrize("prefix", ["", "/llama", "/llama/llama"])
