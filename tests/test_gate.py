@@ -123,6 +123,12 @@ def test_what_is_no_name_of_a_server_is_no_address_of_the_page(connect: Open, ho
     assert connect(public=True).get("/count", headers={header.encode(): host.encode("latin-1")}).status_code == 400
 
 
+def test_gradio_is_told_nothing_long_in_an_address(connect: Open) -> None:
+    client = connect()
+    for path, length, status in (("gradio_api/x", 900, 404), ("gradio_api/x", 1000, 400), ("count", 4000, 200)):
+        assert client.get(f"/{path}?x={'u' * length}").status_code == status
+
+
 @pytest.mark.parametrize("path", ["/count", gate.UPLOAD_PATH, "/nowhere"])
 def test_a_body_of_100_mb_is_refused_before_it_is_read(connect: Open, path: str) -> None:
     answer = connect(public=True).post(path, content=b"", headers={"content-length": "100000000"})

@@ -77,6 +77,8 @@ UNUSED_PATHS = (
 """What Gradio offers and this app has no use for: some of it fetches addresses, or writes files, or prints what it is
 sent, for whoever asks."""
 GRADIO_PATH = "/gradio_api/"
+QUERY_CHARACTERS = 1000
+"""Of a request to Gradio, which remembers some of what stands there for ever."""
 _FAILED, _REFUSED = 500, 400
 """Gradio's own routes use what they are sent before they have looked at it: what they say has failed was no request."""
 _STATUS = {
@@ -144,6 +146,8 @@ class Gate:
             raise CrossSite()
         if request.url.path.startswith(UNUSED_PATHS):
             raise UnknownPath(request.url.path)
+        if request.url.path.startswith(GRADIO_PATH) and len(request.url.query) > QUERY_CHARACTERS:
+            raise UnreadableBody()
         if request.url.path.startswith(PARTS_PATH) and "multipart" in request.headers.get("content-type", "").lower():
             raise UnreadableBody()
         length, limit = request.headers.get("content-length", ""), self.body_bytes(request)

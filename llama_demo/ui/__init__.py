@@ -17,7 +17,7 @@ from llama_demo.ui.file_runs import PUBLIC_BYTES
 from llama_demo.ui.files import DELETE_CACHE, build_runs
 from llama_demo.ui.header import build_footer, build_header
 from llama_demo.ui.models import build_models
-from llama_demo.ui.patches import look_less_often, patch_gradio
+from llama_demo.ui.patches import forget_visits, look_less_often, patch_gradio
 from llama_demo.ui.text import build_text
 from llama_demo.ui.theme import theme
 from llama_demo.ui.tools import add_tools
@@ -62,6 +62,7 @@ def build(runtime: Runtime) -> Any:
         if len(languages()) > 1:
             speak(page, wording, language)
     look_less_often(page)
+    forget_visits(page)
     return page
 
 

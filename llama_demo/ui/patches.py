@@ -18,11 +18,14 @@ from traceback import extract_tb
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
-from gradio import processing_utils, queueing, routes, state_holder
+from annotated_types import MaxLen
+from gradio import data_classes, processing_utils, queueing, routes, state_holder
+from gradio.utils import LRUCache
 
 from llama_demo.observe import LOG
 
 _LOOK_SECONDS = 0.01
+_NAME_CHARACTERS = 64
 
 
 def patch_gradio() -> None:
@@ -32,6 +35,7 @@ def patch_gradio() -> None:
     keep_visits_small()
     reach_itself_directly()
     fetch_nothing()
+    shorten_names()
     shorten_complaints()
 
 
@@ -92,6 +96,21 @@ def fetch_nothing() -> None:
 
 async def _refuse(*_: object) -> NoReturn:
     raise ValueError("nothing is fetched here")
+
+
+def shorten_names() -> None:
+    """Gradio keeps the name that a visit gives itself, of any length, for as long as it remembers the visit."""
+    for body in (data_classes.SimplePredictBody, data_classes.SimplePredictBodyV2, data_classes.PredictBody):
+        field = body.model_fields["session_hash"]
+        if not field.metadata:
+            field.metadata.append(MaxLen(_NAME_CHARACTERS))
+            body.model_rebuild(force=True)
+
+
+def forget_visits(page: Any) -> None:
+    """Gradio remembers for ever who has asked something of the built `page` and never listened to the answer; from now
+    on as many as it keeps answers for."""
+    page._queue.pending_event_ids_session = LRUCache(page._queue.pending_messages_per_session.max_size)
 
 
 def shorten_complaints() -> None:

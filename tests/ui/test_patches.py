@@ -145,6 +145,19 @@ def test_gradio_would_fetch_what_is_patched_away_by_the_names_that_are_patched()
         asyncio.run(processing_utils.async_ssrf_protected_download("http://example.com/x", "/nowhere"))
 
 
+def test_a_visit_s_name_is_short_and_is_forgotten_with_its_answers(page: Any, plain: Any) -> None:
+    body = {"fn_index": 0, "data": []}
+    for path in ("queue/join", "run/predict", "call/models"):
+        for length, refused in ((64, False), (65, True)):
+            asked = httpx.post(f"{page.local_url}gradio_api/{path}", json={**body, "session_hash": "s" * length})
+            assert (asked.status_code == 422) is refused, path
+    assert type(plain._queue.pending_event_ids_session) is dict
+    kept = page._queue.pending_event_ids_session
+    for number in range(kept.max_size + 1):
+        kept[str(number)] = set()
+    assert len(kept) == kept.max_size
+
+
 def test_the_server_looks_for_requests_less_often_than_gradio_would(page: Any, plain: Any) -> None:
     assert page._queue.sleep_when_free > plain._queue.sleep_when_free > 0
     assert "await asyncio.sleep(self.sleep_when_free)" in (GRADIO / "queueing.py").read_text(encoding="utf-8")
