@@ -30,7 +30,7 @@ LLAMA2_TEMPLATE = (
     "{% if (turn['role'] == 'user') != (loop.index0 % 2 == 0) %}"
     "{{ raise_exception('roles must alternate, the user first') }}{% endif %}"
     "{% if turn['role'] == 'user' %}"
-    "{{ bos_token + '[INST] ' + (system if loop.first else '') + turn['content'].strip() + ' [/INST]' }}"
+    "{{ bos_token + '[INST] ' + ((system if loop.first else '') + turn['content']).strip() + ' [/INST]' }}"
     "{% else %}{{ ' ' + turn['content'].strip() + ' ' + eos_token }}{% endif %}"
     "{% endfor %}"
 )
@@ -73,7 +73,8 @@ def render(tokenizer: Tokenizer, turns: Sequence[Turn], *, continue_last: bool =
     has_markers, is_transcript = "[INST]" in source, tokenizer.chat_template is None
     if has_markers:
         _refuse_markers(turns)
-    messages = [{"role": turn.role, "content": tokenizer.guard(turn.content)} for turn in turns]
+    is_blank = has_markers and turns[0].role == "system" and not turns[0].content.strip()
+    messages = [{"role": turn.role, "content": tokenizer.guard(turn.content)} for turn in turns[is_blank:]]
     if continue_last:
         messages[-1]["content"] += _END
     try:

@@ -21,6 +21,9 @@ from llama_demo.reasons import Reason
 _CHAT_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<|end_of_turn|>")
 """End tokens of chat turns; one ends a reply where the model's own template writes it."""
 
+_BORDER = re.compile(r"<[|\uff5c][^<>]+[|\uff5c]>")
+"""An added token that may begin or end a turn though it is not special, as fine-tunes often have it."""
+
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 """A byte in a vocabulary with byte fallback."""
 
@@ -34,9 +37,8 @@ class Tokenizer:
         self._plain.encode_special_tokens = True
         self.chat_template = chat_template
         self.vocabulary_size: int = self.backend.get_vocab_size()
-        self.special_tokens = {
-            token.content: number for number, token in self.backend.get_added_tokens_decoder().items() if token.special
-        }
+        added = self.backend.get_added_tokens_decoder()
+        self.special_tokens = {token.content: number for number, token in added.items() if token.special}
         self.named_tokens = {
             name: text
             for name in ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -50,7 +52,7 @@ class Tokenizer:
         self._spelling = _Spelling(json.loads(document).get("decoder"))
         self.strips_spaces = self._spelling.strips_spaces
         """So many spaces at the very beginning of a text belong to the encoding, and not to the text."""
-        self._secrets = _Secrets(document, self.special_tokens)
+        self._secrets = _Secrets(document, added)
 
     def add_special(self, token: str, file: Path) -> int:
         """The id of `token` in the tokenizer.json that is written to `file`, where it is added if it is not there."""
@@ -189,21 +191,22 @@ def _adds_bos(config: Mapping[str, Any], backend: FastTokenizer, bos_id: int) ->
 
 
 class _Secrets:
-    """Encodes a rendered template whose special tokens go by names that nobody can guess.
+    """Encodes a rendered template whose markers go by names that nobody can guess.
 
-    The tokenizer's special tokens are renamed at random; the template's markers are given the new names just before
-    encoding. One pass over the whole text gives the very ids that the plain tokenizer would, yet a visitor who writes
-    a marker gets its letters.
+    The tokenizer's special tokens, and others that look like the border of a turn, are renamed at random; the
+    template's markers are given the new names just before encoding. One pass over the whole text gives the very ids
+    that the plain tokenizer would, yet a visitor who writes a marker gets its letters.
     """
 
-    def __init__(self, document: str, special_tokens: Mapping[str, int]) -> None:
+    def __init__(self, document: str, added: Mapping[int, AddedToken]) -> None:
         nonce = secrets.token_hex(16)
-        self._template_names = {token: f"<{nonce}-t{index}>" for index, token in enumerate(special_tokens)}
-        self._visitor_names = {token: f"<{nonce}-v{index}>" for index, token in enumerate(special_tokens)}
+        markers = [token.content for token in added.values() if token.special or _BORDER.fullmatch(token.content)]
+        self._template_names = {token: f"<{nonce}-t{index}>" for index, token in enumerate(markers)}
+        self._visitor_names = {token: f"<{nonce}-v{index}>" for index, token in enumerate(markers)}
         self._visitor_tokens = {name: token for token, name in self._visitor_names.items()}
-        self._markers = _pattern(special_tokens)
+        self._markers = _pattern(self._template_names)
         self._disguised = _pattern(self._visitor_tokens)
-        self._tokenizer, self._real_ids = self._renamed(document, special_tokens)
+        self._tokenizer, self._real_ids = self._renamed(document, added)
 
     def guard(self, text: str) -> str:
         return self._markers.sub(lambda found: self._visitor_names[found[0]], text)
@@ -216,29 +219,29 @@ class _Secrets:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return [self._real_ids.get(number, number) for number in ids]
 
-    def _renamed(self, document: str, special_tokens: Mapping[str, int]) -> tuple[FastTokenizer, dict[int, int]]:
-        parsed = json.loads(document)
-        added = parsed.get("added_tokens") or []
-        parsed["added_tokens"] = [token for token in added if not token.get("special")]
+    def _renamed(self, document: str, added: Mapping[int, AddedToken]) -> tuple[FastTokenizer, dict[int, int]]:
+        """The tokenizer, and what it numbers otherwise: any added token that its model's own vocabulary lacks."""
+        names, parsed = self._template_names, json.loads(document)
+        parsed["added_tokens"] = [token for token in parsed.get("added_tokens") or [] if token["content"] not in names]
         parsed["post_processor"] = None
         tokenizer = FastTokenizer.from_str(json.dumps(parsed))
-        strips = {token["content"]: token for token in added if token.get("special")}
         tokenizer.add_special_tokens(
             [
                 AddedToken(
-                    name,
+                    names[token.content],
                     special=True,
                     normalized=False,
-                    lstrip=strips[token].get("lstrip", False),
-                    rstrip=strips[token].get("rstrip", False),
+                    lstrip=token.lstrip,
+                    rstrip=token.rstrip,
                 )
-                for token, name in self._template_names.items()
+                for token in added.values()
+                if token.content in names
             ]
         )
         real_ids = {}
-        for token, name in self._template_names.items():
-            if (number := tokenizer.token_to_id(name)) is not None:
-                real_ids[number] = special_tokens[token]
+        for real_id, token in added.items():
+            if (number := tokenizer.token_to_id(names.get(token.content, token.content))) is not None:
+                real_ids[number] = real_id
         return tokenizer, real_ids
 
 
