@@ -65,8 +65,9 @@ def test_on_a_space_the_cookie_lives_in_the_frame_of_the_page_around_it(connect:
     assert "huggingface.co" in answer.headers["content-security-policy"]
 
 
-def test_no_other_site_may_frame_the_page(connect: Open) -> None:
-    assert connect().get("/").headers["content-security-policy"] == "frame-ancestors 'self'"
+def test_no_other_site_may_frame_the_page_or_give_it_pictures(connect: Open) -> None:
+    policy = connect().get("/").headers["content-security-policy"]
+    assert policy == "frame-ancestors 'self'; img-src 'self' data: blob:"
 
 
 def test_every_answer_has_an_id_of_the_servers_own(connect: Open) -> None:

@@ -168,7 +168,7 @@ class Gate:
         headers["x-request-id"] = request_id
         headers["x-content-type-options"] = "nosniff"
         headers["referrer-policy"] = "same-origin"
-        headers["content-security-policy"] = f"frame-ancestors {self._frames}"
+        headers["content-security-policy"] = f"frame-ancestors {self._frames}; img-src 'self' data: blob:"
         if request.url.path == "/" and not self._runtime.visitors.knows(request):
             value, settings = self._runtime.visitors.new_cookie(), self._runtime.settings
             secure = request.url.scheme == "https"

@@ -8,9 +8,10 @@ function shown(text) {
   return text
     .split("\n")
     .map((line) => {
-      const mark = line.match(/^ {0,3}(`{3,}|~{3,})/)?.[1];
-      if (mark && !fence) fence = mark;
-      else if (mark && mark[0] === fence[0] && mark.length >= fence.length) fence = "";
+      const [, mark = "", rest = ""] = line.match(/^ {0,3}(`{3,}|~{3,})(.*)/) ?? [];
+      const opens = mark && !(mark[0] === "`" && rest.includes("`")); // else it is code within the line
+      if (opens && !fence) fence = mark;
+      else if (fence && mark[0] === fence[0] && mark.length >= fence.length && !rest.trim()) fence = "";
       else if (fence) return line;
       return line.replace(/<(?=[a-zA-Z/!?])/g, `<${GUARD}`).replace(/!(?=\[)/g, `!${GUARD}`);
     })

@@ -209,6 +209,7 @@ def test_a_bad_file_is_named_and_nothing_is_taken_or_lost(panel: Panel) -> None:
 def test_markup_in_an_imported_file_is_shown_as_text_wherever_it_stands(panel: Panel) -> None:
     hostile = conversation("hostile", HOSTILE, HOSTILE)
     hostile["turns"][1].update(title=HOSTILE, prompt=HOSTILE, finish=HOSTILE, dropped=HOSTILE)
+    hostile["turns"][1]["content"] += f"\n\n```a```\n{HOSTILE}\n\n```\n{HOSTILE}\n```\n\n{HOSTILE}"
     hostile["turns"][1]["figures"] = {"first": None, "speed": None, "written": 1, "read": 1}
     hostile["turns"] += [{"role": "user", "content": "x"}, {**hostile["turns"][1], "model": "other"}]
     text = json.dumps({"format": "llama-demo conversations", "version": 1, "conversations": [hostile]})
