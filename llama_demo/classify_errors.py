@@ -3,6 +3,8 @@
 InvalidInput
 └── BadExamples
     └── BadExample           one of them, or of the texts to classify, with its number
+BadTable
+└── OneColumn                texts without their labels
 Unavailable
 └── NoNumbers                what the model made of a text overflowed, or is damaged
 """
@@ -11,7 +13,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llama_demo.errors import BadExamples, Unavailable
+from llama_demo.errors import BadExamples, BadTable, Unavailable
+
+
+@dataclass(eq=False)
+class OneColumn(BadTable):
+    """Texts without their labels."""
 
 
 @dataclass(eq=False)

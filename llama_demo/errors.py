@@ -26,7 +26,6 @@ LlamaDemoError
 │   ├── NotUtf8                  with the place of the first byte that is not
 │   ├── UnknownTableFormat
 │   ├── EmptyTable
-│   ├── OneColumn                texts without their labels
 │   ├── DuplicateColumn
 │   ├── MissingColumn
 │   ├── ColumnTaken              the input has a column that the output needs
@@ -231,11 +230,6 @@ class MissingColumn(BadTable):
     line: int
     column: str
     columns: tuple[str, ...]
-
-
-@dataclass(eq=False)
-class OneColumn(BadTable):
-    """Texts without their labels."""
 
 
 @dataclass(eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -210,10 +211,10 @@ def cached(repo: str, allow: Sequence[str], revision: str = "", *, cache_dir: Pa
     whole = all(
         any(folder.glob(pattern)) for pattern in allow if not pattern.endswith((".json", ".jinja", "*", ".chk"))
     )
-    return folder if whole and _has_all_shards(folder) else None
+    return folder if whole and _has_all_shards(folder, allow) else None
 
 
-def _has_all_shards(folder: Path) -> bool:
+def _has_all_shards(folder: Path, allow: Sequence[str]) -> bool:
     for index in folder.glob("*.safetensors.index.json"):
         try:
             names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
@@ -221,7 +222,11 @@ def _has_all_shards(folder: Path) -> bool:
             return False
         if not all((folder / str(name)).is_file() for name in names):
             return False
-    return True
+    checklist = folder / "checklist.chk"
+    if checklist.name not in allow or not checklist.is_file():
+        return True
+    listed = checklist.read_text(encoding="utf-8", errors="replace")
+    return all((folder / name).is_file() for name in re.findall(r"consolidated\.\d\d\.pth", listed))
 
 
 def _cached(repo: str, options: dict[str, Any], error: BaseException) -> Path:

@@ -17,9 +17,12 @@ from llama_demo.checkpoints import gguf
 from llama_demo.checkpoints.convert import convert, read_checkpoint
 from llama_demo.checkpoints.gguf_source import read_gguf
 from llama_demo.checkpoints.gguf_write import Quantization
-from llama_demo.checkpoints.llama import Checkpoint
-from llama_demo.checkpoints.whole import remove_abandoned, replacing
-from llama_demo.entry_files import find_packaged, wanted_files
+from llama_demo.checkpoints.hf_write import OTHER_FILES_BYTES, write_tokenizer
+from llama_demo.checkpoints.llama import Checkpoint, Config
+from llama_demo.checkpoints.meta_params import CONTEXT_TOKENS
+from llama_demo.checkpoints.safetensors_read import read_tensors
+from llama_demo.checkpoints.whole import remove_abandoned, replacing, replacing_folder
+from llama_demo.entry_files import find_packaged, read_config, wanted_files
 from llama_demo.entry_plans import CONVERTED_TO
 from llama_demo.errors import BadCheckpoint, HubUnavailable, NoModel
 from llama_demo.placement_plan import Plan
@@ -158,11 +161,11 @@ class ModelCache:
         """`source` itself, or a cached folder with the fast tokenizer made from its `tokenizer.model`."""
         if (source / "tokenizer.json").is_file():
             return source
-        from transformers import AutoTokenizer
-
-        folder = self._cache_folder(source.name.lower(), source)
-        if not (folder / "tokenizer.json").is_file():
-            AutoTokenizer.from_pretrained(str(source)).save_pretrained(folder)
+        folder = self._cache_folder(source.name.lower(), source) / "tokenizer"
+        if not folder.is_dir():
+            config = Config(source / "config.json", {"max_position_embeddings": CONTEXT_TOKENS, **read_config(source)})
+            with replacing_folder(folder, OTHER_FILES_BYTES) as made:
+                write_tokenizer(Checkpoint(source, source, config, read_tensors(source)), made)
         return folder
 
 

@@ -22,6 +22,7 @@ from llama_demo.checkpoints.llama import EMBEDDING, OUTPUT, Checkpoint, Config, 
 from llama_demo.errors import BadCheckpoint
 from llama_demo.licences import Licence, front
 from llama_demo.messages import Messages
+from llama_demo.prompts import template_for
 from llama_demo.reasons import Reason
 from llama_demo.tokenizer import Tokenizer
 
@@ -84,7 +85,7 @@ def to_confirm(entry: Entry) -> Licence | None:
 def save(
     entry: Entry, source: Checkpoint, target: Path, changes: Changes, words: Messages, *, report: Report | None = None
 ) -> None:
-    """Writes the folder whole or not at all.
+    """Writes the folder whole or not at all, with Llama-2's template where a chat model, by its entry's name, has none.
 
     Raises `BadCheckpoint`, `DiskFull`, and `FileExistsError` where `target` is there and not empty.
     """
@@ -92,6 +93,8 @@ def save(
     with tempfile.TemporaryDirectory() as made:
         tokenizer = Path(made)
         write_tokenizer(source, tokenizer)
+        if not Tokenizer.load(tokenizer).chat_template and (template := template_for(entry.name)):
+            (tokenizer / "chat_template.jinja").write_text(template, encoding="utf-8")
         changed = replace(_changed(source, tokenizer, changes), tokenizer=tokenizer)
 
         def finish(folder: Path) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 
 import httpx
 import pytest
-import safehttpx
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
@@ -307,7 +306,7 @@ def outside(canary: str, monkeypatch: pytest.MonkeyPatch) -> str:
     async def known(_: str) -> str:
         return "127.0.0.1"
 
-    monkeypatch.setattr(safehttpx, "async_validate_url", known)
+    monkeypatch.setattr("safehttpx.async_validate_url", known)
     Canary.asked.clear()
     return f"http://canary.example:{canary.rpartition(':')[2]}"
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from llama_demo import hub
+from llama_demo.entry_files import META_FILES
 from llama_demo.hub_fetch import part_of
 from tests.hub_server import Behaviour, Refusal, serving
 from tests.waiting import wait_until
@@ -210,6 +211,20 @@ def test_what_is_here_is_used_without_the_network(folder: Path, tmp_path: Path) 
     assert again["folder"] == first["folder"]
     (other,) = run(endpoint, tmp_path / "home", "download", "somebody/Else")
     assert other["error"] == "HubUnavailable"
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_an_original_model_counts_as_here_only_with_every_shard_that_its_checklist_names(
+    shards: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / "models--somebody--Llama" / "snapshots" / ("0123456789" * 4)
+    folder.mkdir(parents=True)
+    names = [f"consolidated.{number:02}.pth" for number in range(2)]
+    (folder / "checklist.chk").write_text("".join(f"{'0' * 32}  {name}\n" for name in [*names, "params.json"]))
+    for name in (*names[:shards], "params.json", "tokenizer.model"):
+        (folder / name).write_bytes(b"x")
+    found = hub.cached(REPO, META_FILES, folder.name, cache_dir=tmp_path)
+    assert found == (folder if shards == 2 else None)
 
 
 def test_with_a_token_that_is_nobodys_what_is_here_is_used_and_else_the_token_is_named(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from llama_demo import loading, model_cache
+from llama_demo import loading, model_cache, prompts
 from llama_demo.catalog import EMBEDDED, read_catalog
 from llama_demo.checkpoints import gguf
 from llama_demo.devices import CPU
@@ -19,7 +20,7 @@ from llama_demo.errors import BadCheckpoint, CacheNotWritable, DoesNotFit, NoMod
 from llama_demo.loading import LoadedModel, Loader
 from llama_demo.placement import OPENVINO_HEAD_ROOM_BYTES
 from llama_demo.settings import Settings
-from llama_demo.values import LoadProgress, Sampling
+from llama_demo.values import LoadProgress, Sampling, Turn
 from tests.checkpoints import meta_model
 from tests.checkpoints.meta_model import Shape
 from tests.hub_server import serving
@@ -105,6 +106,37 @@ def test_the_owners_folder_is_served_by_transformers(tmp_path: Path, tiny_folder
         assert model.engine.abilities.score
         assert model.engine.context_tokens == 256
         assert greedy(model, "The harbour")
+
+
+def without_fast_tokenizer(source: Path, folder: Path) -> Path:
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("tokenizer.json", "tokenizer_config.json"))
+    return folder
+
+
+def test_where_only_a_sentencepiece_model_is_there_every_turn_is_read_as_sentencepiece_does(
+    tmp_path: Path, tiny_sentencepiece_folder: Path
+) -> None:
+    from sentencepiece import SentencePieceProcessor
+
+    folder = without_fast_tokenizer(tiny_sentencepiece_folder, tmp_path / "llama-2-tiny-chat")
+    judge = SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    turns = [Turn("user", "u"), Turn("assistant", "a"), Turn("user", "v")]
+    with loaded(tmp_path / "cache", str(folder)) as (model, _):
+        ids = list(prompts.render(model.tokenizer, turns).ids)
+    assert ids == [1, *judge.encode("[INST] u [/INST] a "), 2, 1, *judge.encode("[INST] v [/INST]")]
+
+
+def test_what_stands_beside_a_sentencepiece_model_is_kept_and_its_gaps_are_filled(
+    tmp_path: Path, tiny_sentencepiece_folder: Path
+) -> None:
+    folder = without_fast_tokenizer(tiny_sentencepiece_folder, tmp_path / "mine")
+    (folder / "chat_template.jinja").write_text("mine")
+    (folder / "tokenizer_config.json").write_text('{"bos_token": "", "add_bos_token": false}')
+    for _ in range(2):
+        with loaded(tmp_path / "cache", str(folder)) as (model, _):
+            assert model.tokenizer.chat_template == "mine"
+            assert not model.tokenizer.adds_bos
+            assert (model.tokenizer.bos_id, model.tokenizer.eos_ids) == (1, frozenset({2}))
 
 
 def test_an_original_checkpoint_is_converted_once_and_then_only_loaded(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from llama_demo import cli
+from llama_demo.checkpoints import gguf
 from tests.checkpoints import meta_model
 from tests.checkpoints.meta_model import Shape
 from tests.hub_server import Behaviour, pushing
@@ -97,6 +99,39 @@ def test_metas_own_format_is_saved_from_the_original_numbers(tmp_path: Path, tin
     judge = meta_model.logits(shape, whole, IDS[0])
     assert torch.allclose(logits(model)[0, :, : judge.shape[1]], judge, atol=1e-4)
     assert (tmp_path / "saved" / "LICENSE.txt").read_text() == "theirs"
+
+
+def rendered(folder: Path) -> str:
+    from transformers import AutoTokenizer
+
+    assert "[INST]" in (folder / "chat_template.jinja").read_text()
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    text: str = tokenizer.apply_chat_template([{"role": "user", "content": "Hello"}], tokenize=False)
+    return text
+
+
+def test_a_chat_model_from_the_hub_is_saved_with_its_template_by_its_name_in_the_list(
+    tmp_path: Path, tiny_sentencepiece_folder: Path
+) -> None:
+    folder, file = tmp_path / "snapshots" / ("0123456789" * 4), tmp_path / "models.toml"
+    meta_model.write(folder, Shape(), tiny_sentencepiece_folder / "tokenizer.model")
+    file.write_text(f'[[model]]\nname = "llama-2-7b-chat"\npath = "{folder}"\nformat = "meta"\ngood_for = "x"\n')
+    saved("llama-2-7b-chat", tmp_path / "saved", "--catalog", str(file))
+    assert rendered(tmp_path / "saved") == "<s>[INST] Hello [/INST]"
+
+
+def test_a_chat_model_whose_gguf_file_has_no_template_is_saved_with_one(
+    tmp_path: Path, tiny_sentencepiece_folder: Path
+) -> None:
+    gguf.write_gguf(tiny_sentencepiece_folder, tmp_path / "llama-2-7b-chat.gguf", to="f16")
+    saved(tmp_path / "llama-2-7b-chat.gguf", tmp_path / "saved")
+    assert rendered(tmp_path / "saved") == "<s>[INST] Hello [/INST]"
+
+
+def test_a_template_of_the_models_own_is_saved_as_it_is(tmp_path: Path, tiny_folder: Path) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "llama-2-chat")
+    saved(tmp_path / "llama-2-chat", tmp_path / "saved")
+    assert not (tmp_path / "saved" / "chat_template.jinja").exists()
 
 
 @pytest.mark.parametrize("option", [("--dtype", "4-bit"), ("--pretraining-tp", "-1"), ("--pretraining-tp", "65")])

@@ -158,15 +158,20 @@ def _index(files: Sequence[Sequence[SourceTensor]], total: int) -> dict[str, Any
 
 def write_tokenizer(source: Checkpoint, folder: Path) -> None:
     """What the source has is kept; what it lacks is made."""
+    made, config = dict[str, Any](), folder / "tokenizer_config.json"
     if not (source.tokenizer / "tokenizer.json").is_file():
         fields = vocabulary_fields(source.tokenizer, source.tensors[EMBEDDING].shape[0])
         fields["llama.context_length"] = source.config.count("max_position_embeddings")
         if template := template_for(source.folder.resolve().name):
             fields.setdefault("tokenizer.chat_template", template)
         write_described_tokenizer(Metadata(source.tokenizer, fields), folder)
+        made = json.loads(config.read_text(encoding="utf-8"))
     for name in _COPIED:
         if (source.tokenizer / name).is_file():
             shutil.copyfile(source.tokenizer / name, folder / name)
+    if made:
+        own = json.loads(config.read_text(encoding="utf-8"))
+        _write_json(config, {**made, **{name: value for name, value in own.items() if value not in (None, "")}})
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

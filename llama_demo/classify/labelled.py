@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama_demo.classify.examples import MOST_CHARACTERS, MOST_EXAMPLES
-from llama_demo.errors import EmptyTable, MissingColumn, OneColumn, TableTooLarge, TooManyRows
+from llama_demo.classify_errors import OneColumn
+from llama_demo.errors import EmptyTable, MissingColumn, TableTooLarge, TooManyRows
 from llama_demo.tables import CsvTable, JsonlTable, Table, open_table
 from llama_demo.values import check_text
 

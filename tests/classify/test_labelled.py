@@ -8,13 +8,13 @@ import pytest
 
 from llama_demo.classify import labelled
 from llama_demo.classify.labelled import label_of, read_file, read_pasted
+from llama_demo.classify_errors import OneColumn
 from llama_demo.errors import (
     BadJson,
     EmptyTable,
     InvalidUnicode,
     MissingColumn,
     NotUtf8,
-    OneColumn,
     RaggedRow,
     TableTooLarge,
     TooManyRows,
