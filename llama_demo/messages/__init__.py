@@ -31,6 +31,10 @@ class Messages:
         """The words of the key `text`, or the owner's own words as they are."""
         return self.table.get(text, text)
 
+    def under(self, prefix: str) -> dict[str, str]:
+        """All texts whose keys begin with `prefix`, by the rest of their keys, with their placeholders as they are."""
+        return {key.removeprefix(prefix): text for key, text in self.table.items() if key.startswith(prefix)}
+
     def error(self, error: BaseException) -> str:
         """What happened, then what to do. An error that is not ours gets general words, never its own text."""
         if not isinstance(error, LlamaDemoError):

@@ -106,8 +106,3 @@ def figures(speed: Speed | None, written: int) -> View:
         "speed": None if speed is None or not speed.tokens_per_second else round(speed.tokens_per_second, 1),
         "written": written,
     }
-
-
-def figure_words(words: Messages) -> dict[str, str]:
-    """Everything under `figures.`, for the page's scripts."""
-    return {key.removeprefix("figures."): text for key, text in words.table.items() if key.startswith("figures.")}

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from llama_demo.ui.asked import figure_words
 from llama_demo.ui.conversations import LIBRARY, PANEL, WORDS, built_in_prompts
 from llama_demo.ui.replies import Replies
 from llama_demo.ui.sampling_controls import sampling_controls
@@ -199,7 +198,7 @@ def _bridge(runtime: Runtime, wording: Wording, replies: Replies) -> Any:
 
     def start(words: Messages) -> dict[str, Any]:
         value = {
-            "words": {**{key: words.table[f"chat.{key}"] for key in PAGE_WORDS}, "figures": figure_words(words)},
+            "words": {**{key: words.table[f"chat.{key}"] for key in PAGE_WORDS}, "figures": words.under("figures.")},
             "prompts": built_in_prompts(words),
             "language": words.language,
             "defaults": asdict(_defaults(runtime)),

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from llama_demo.text_files import completing
-from llama_demo.ui.asked import figure_words
 from llama_demo.ui.completions import Completions
 from llama_demo.ui.file_runs import SHARE, FileRuns, Plan
 from llama_demo.ui.files import build_files
@@ -148,8 +147,7 @@ def _modes(words: Messages) -> dict[str, Any]:
 
 def page_words(words: Messages) -> dict[str, Any]:
     """What the script says, with the places for its numbers as they are: everything under `text.` and `figures.`."""
-    said = {key.removeprefix("text."): text for key, text in words.table.items() if key.startswith("text.")}
-    return {**said, "figures": figure_words(words)}
+    return {**words.under("text."), "figures": words.under("figures.")}
 
 
 def _bridge(runtime: Runtime, wording: Wording, completions: Completions) -> Any:
