@@ -72,8 +72,12 @@ def written(model: LoadedModel) -> list[int]:
     return [token.id for token in model.engine.generate(PROMPT, GREEDY)]
 
 
-def write_catalog(file: Path, base: Path, adapters: dict[str, Path], base_name: str = "base") -> str:
-    entries = [f'[[model]]\nname = "base"\npath = "{base}"\nformat = "hf"\ngood_for = "x"\n']
+def write_catalog(
+    file: Path, base: Path, adapters: dict[str, Path], base_name: str = "base", visitors: str = ""
+) -> str:
+    """`visitors` is the one model that they may choose, where it is given."""
+    entries = [f'visitors = ["{visitors}"]\n'] if visitors else []
+    entries += [f'[[model]]\nname = "base"\npath = "{base}"\nformat = "hf"\ngood_for = "x"\n']
     for name, folder in adapters.items():
         entries.append(f'[[model]]\nname = "{name}"\nbase = "{base_name}"\nadapter = "{folder}"\ngood_for = "x"\n')
     file.write_text("\n".join(entries))
@@ -235,9 +239,7 @@ def test_an_adapters_entry_with_a_mistake_is_named(
 def test_who_may_choose_an_adapter_gets_its_base_too(
     tmp_path: Path, tiny_folder: Path, adapters: dict[str, Path]
 ) -> None:
-    file = tmp_path / "models.toml"
-    write_catalog(file, tiny_folder, adapters)
-    file.write_text(f'visitors = ["poet"]\n{file.read_text()}')
+    file = Path(write_catalog(tmp_path / "models.toml", tiny_folder, adapters, visitors="poet"))
     catalog, default = read_catalog("poet", file)
     assert {entry.name for entry in catalog.for_visitors(default).entries} == {"poet", "base"}
 
@@ -245,11 +247,9 @@ def test_who_may_choose_an_adapter_gets_its_base_too(
 def test_an_adapter_that_the_owner_loads_is_offered_with_its_base(
     tmp_path: Path, tiny_folder: Path, adapters: dict[str, Path]
 ) -> None:
-    file = tmp_path / "models.toml"
-    write_catalog(file, tiny_folder, adapters)
-    file.write_text(f'visitors = ["smollm2-135m-instruct"]\n{file.read_text()}')
+    catalog = write_catalog(tmp_path / "models.toml", tiny_folder, adapters, visitors="smollm2-135m-instruct")
     settings = Settings(
-        cache_dir=tmp_path, catalog=str(file), model="smollm2-135m-instruct", context_tokens=256, memory_gb=2.0
+        cache_dir=tmp_path, catalog=catalog, model="smollm2-135m-instruct", context_tokens=256, memory_gb=2.0
     )
     with Runtime(settings) as runtime:
         runtime.management.load("poet")
